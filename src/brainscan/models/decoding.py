@@ -1,0 +1,115 @@
+"""A batch of prompts in the model: its cache, its padding, and the next token of each row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from brainscan.models.kv_cache import make_cache
+from brainscan.shapes import Float, Int, Tensor
+
+if TYPE_CHECKING:
+    from brainscan.models.language_model import LanguageModel
+
+
+class PromptBatch:
+    """Prompts padded on the left, and how far the model has gone with them."""
+
+    def __init__(
+        self, lm: LanguageModel, prompts: list[list[int]], steps: int, *, share: bool
+    ) -> None:
+        """Lays out the batch; nothing runs yet.
+
+        Args:
+            lm: the model.
+            prompts: one per row.
+            steps: the most tokens that will follow.
+            share: run a prompt that several rows have in common once.
+        """
+        self.model: Any = lm.model
+        self.device = lm.device
+        distinct = list(dict.fromkeys(map(tuple, prompts))) if share else [*map(tuple, prompts)]
+        lengths = torch.tensor([len(prompt) for prompt in distinct])
+        self.width = int(lengths.max())
+        self.ids = torch.full((len(distinct), self.width), lm.tokenizer.pad_token_id or 0)
+        mask = torch.ones((len(distinct), self.width + steps), dtype=torch.long)
+        for slot, prompt in enumerate(distinct):
+            start = self.width - len(prompt)
+            self.ids[slot, start:] = torch.tensor(prompt)
+            mask[slot, :start] = 0
+        self.mask = mask.to(self.device)
+        self.lengths = lengths[:, None].to(self.device)
+        self.window = context_window(lm) or self.width + steps
+        self.cache = make_cache(lm.model.config, self.width + steps)
+        self.row_of: Tensor | None = None
+        if len(distinct) < len(prompts):
+            slots = {prompt: slot for slot, prompt in enumerate(distinct)}
+            self.row_of = torch.tensor([slots[tuple(prompt)] for prompt in prompts])
+        accepted = inspect.signature(self.model.forward).parameters
+        self.takes_positions = "position_ids" in accepted
+        self.options = {"use_cache": True, "return_dict": True}
+        if "logits_to_keep" in accepted:
+            self.options["logits_to_keep"] = 1
+
+    def start(self) -> Float[Tensor, "row vocab"]:
+        """Runs the prompts; the logits of each row's first new token."""
+        back = torch.arange(self.width, 0, -1, device=self.device)
+        logits = self._forward(self.ids.to(self.device), (self.lengths - back).clamp(min=0))
+        if self.row_of is None:
+            return logits
+        self.cache.batch_select_indices(self.row_of)
+        self.mask = self.mask[self.row_of]
+        self.lengths = self.lengths[self.row_of]
+        return logits[self.row_of]
+
+    def advance(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
+        """Runs one token per row; the logits of the next.
+
+        Rows that ended at the window stay at its last position; what they get is not used.
+        """
+        self.width += 1
+        self.lengths = self.lengths + 1
+        positions = (self.lengths - 1).clamp(max=self.window - 1)
+        return self._forward(tokens[:, None].to(self.device), positions)
+
+    def _forward(
+        self, ids: Int[Tensor, "row new"], positions: Int[Tensor, "row new"]
+    ) -> Float[Tensor, "row vocab"]:
+        output = self.model(
+            input_ids=ids,
+            attention_mask=self.mask[:, : self.width],
+            past_key_values=self.cache,
+            **({"position_ids": positions} if self.takes_positions else {}),
+            **self.options,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def context_window(lm: LanguageModel) -> int | None:
+    """How many tokens the model was made for; None where its configuration does not say."""
+    window: int | None = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
+    return window
+
+
+def is_watched(model: nn.Module) -> bool:
+    """Whether anyone's hooks are on the model, and expect to see every row of a batch."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout and the like are off while the block runs."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
