@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainscan.errors import UsageError
+from brainscan.stats import Estimate, mean, paired_difference, proportion, ratio
+
+number = st.floats(-1e6, 1e6, allow_subnormal=False)
+numbers = st.lists(number, min_size=2, max_size=30)
+
+
+def test_wilson_against_the_published_example():
+    # Newcombe (1998), table I: 81 of 263, score method without continuity correction.
+    estimate = proportion(81, 263)
+    assert estimate.value == pytest.approx(0.3080, abs=5e-5)
+    assert estimate.low == pytest.approx(0.2553, abs=5e-5)
+    assert estimate.high == pytest.approx(0.3662, abs=5e-5)
+
+
+def test_t_against_the_formula():
+    estimate = mean([1.0, 2.0, 3.0, 4.0])
+    half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2
+    assert estimate.value == 2.5
+    assert estimate.low == pytest.approx(2.5 - half, rel=1e-6)
+    assert estimate.high == pytest.approx(2.5 + half, rel=1e-6)
+    assert estimate.n == 4
+
+
+def test_clusters_widen_the_interval():
+    random = np.random.default_rng(0)
+    levels = random.normal(size=20)
+    values = np.repeat(levels, 50) + 0.1 * random.normal(size=1000)
+    clusters = [f"document {i}" for i in np.repeat(np.arange(20), 50)]
+    alone, together = mean(values), mean(values, clusters)
+    assert together.value == pytest.approx(alone.value)
+    assert together.n == 20
+    assert together.high - together.low > 3 * (alone.high - alone.low)
+
+
+def test_the_bootstrap_covers_the_truth():
+    random = np.random.default_rng(1)
+    hits = 0
+    for _ in range(100):
+        lengths = random.integers(20, 200, size=60).astype(float)
+        sums = 0.3 * lengths + 4 * random.normal(size=60)
+        estimate = ratio(sums, lengths)
+        hits += estimate.low <= 0.3 <= estimate.high
+    assert hits >= 88
+
+
+def test_the_bootstrap_of_many_clusters_is_the_same_each_time():
+    values = np.random.default_rng(0).normal(size=5000)
+    assert ratio(values, np.ones(5000)) == ratio(values, np.ones(5000))
+
+
+def test_no_denominator_anywhere():
+    estimate = ratio([1.0, 2.0], [0.0, 0.0])
+    assert math.isnan(estimate.value)
+    assert estimate.to_json()["value"] is None
+
+
+def test_a_draw_without_a_denominator_is_left_out():
+    estimate = ratio([0.0, 3.0], [0.0, 2.0])
+    assert (estimate.low, estimate.value, estimate.high) == (1.5, 1.5, 1.5)
+
+
+def test_one_unit_has_no_interval():
+    for estimate in (mean([2.0]), ratio([4.0], [2.0]), paired_difference([3.0], [1.0])):
+        assert estimate.value == 2.0
+        assert estimate.n == 1
+        assert math.isnan(estimate.low)
+        assert estimate.to_json()["high"] is None
+
+
+def test_nothing_counted_is_anything_between():
+    estimate = proportion(0, 0)
+    assert math.isnan(estimate.value)
+    assert (estimate.low, estimate.high, estimate.n) == (0.0, 1.0, 0)
+
+
+def test_the_paired_difference_leaves_the_items_out():
+    items = np.random.default_rng(0).normal(size=50) * 10
+    noise = np.random.default_rng(1).normal(size=50) * 0.01
+    estimate = paired_difference(items + 1 + noise, items)
+    assert 0.99 < estimate.low < 1 < estimate.high < 1.01
+    assert estimate.method == "paired t"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: proportion(3, 2),
+        lambda: proportion(-1, 2),
+        lambda: mean([]),
+        lambda: mean([[1.0]]),
+        lambda: mean([1.0, 2.0], ["a"]),
+        lambda: ratio([1.0], [1.0, 2.0]),
+        lambda: paired_difference([1.0], [1.0, 2.0]),
+    ],
+)
+def test_what_cannot_be_estimated(call):
+    with pytest.raises(UsageError):
+        call()
+
+
+def test_how_it_reads():
+    assert str(Estimate(0.93, 0.91, 0.95, 120, "t")) == "0.93 [0.91, 0.95] (n=120)"
+    assert str(Estimate(12345.6, 12000.0, 13000.0, 3, "t")) == "12,346 [12,000, 13,000] (n=3)"
+    assert str(Estimate(0.5, math.nan, math.nan, 1, "t")) == "0.5 [nan, nan] (n=1)"
+    assert str(Estimate(0.5, -math.inf, math.inf, 1, "t")) == "0.5 [-inf, inf] (n=1)"
+
+
+@given(n=st.integers(1, 10_000), share=st.floats(0, 1))
+def test_law_a_share_lies_in_its_interval(n, share):
+    estimate = proportion(round(share * n), n)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+@given(numbers)
+def test_law_a_mean_lies_in_its_interval(values):
+    estimate = mean(values)
+    assert estimate.low <= estimate.value <= estimate.high
+
+
+@given(numbers)
+def test_law_a_difference_with_itself_is_nothing(values):
+    estimate = paired_difference(values, values)
+    assert (estimate.low, estimate.value, estimate.high) == (0, 0, 0)
+
+
+@given(values=numbers, factor=st.sampled_from([0.5, 2.0, 4.0]))
+def test_law_a_ratio_scales(values, factor):
+    ones = np.ones(len(values))
+    one, scaled = ratio(values, ones), ratio(np.array(values) * factor, ones)
+    assert scaled.value == one.value * factor
+    assert (scaled.low, scaled.high) == (one.low * factor, one.high * factor)
+
+
+@given(numbers)
+def test_law_json_says_it_all(values):
+    estimate = mean(values)
+    assert Estimate(**json.loads(json.dumps(estimate.to_json()))) == estimate
