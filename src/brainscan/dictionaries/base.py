@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -215,7 +215,7 @@ class Dictionary(ABC):
         return dictionary
 
     @abstractmethod
-    def to(self, device: str | torch.device) -> Self:
+    def to(self, device: str | torch.device) -> Dictionary:
         """The same dictionary on another device."""
 
 

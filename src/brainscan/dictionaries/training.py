@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -41,6 +41,7 @@ Chunk = Mapping[str, Float[Tensor, "token d"]]
 """Activations by hookpoint; row i is the same token at each."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where activations come from."""
 
