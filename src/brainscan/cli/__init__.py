@@ -1,0 +1,1 @@
+"""The command line: a file per verb group, and no logic beyond reading and printing."""

@@ -1,0 +1,88 @@
+"""What every verb prints: one JSON object on stdout, or text for people; all else on stderr."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainscan.errors import DiskFullError
+from brainscan.stats import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Sends what libraries print meanwhile to stderr, so that stdout holds the result alone."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(payload: Mapping[str, Any]) -> None:
+    """Prints one JSON object; figures that are no number become null."""
+    text = json.dumps(_plain(payload), ensure_ascii=False, allow_nan=False)
+    data = (text + "\n").encode("utf-8", "replace")
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(data.decode())
+    else:
+        sys.stdout.flush()
+        buffer.write(data)
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return value.to_json()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def console() -> Console:
+    """The console on stdout, made when asked for since rich takes a while to import."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def note(message: str) -> None:
+    """Tells the user something on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def write_page(path: Path, html: str) -> None:
+    """Writes an HTML file whole or not at all.
+
+    Raises:
+        DiskFullError: there is no space left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(html, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise disk_full(str(path)) from error
+        raise
+
+
+def disk_full(where: str) -> DiskFullError:
+    """The error for a disk without space."""
+    return DiskFullError(
+        f"space to write {where}", "the disk is full", "free some space and run it again"
+    )

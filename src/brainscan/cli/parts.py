@@ -1,0 +1,76 @@
+"""What verbs work on, found from what the user named or the built-in defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from brainscan.cli.options import DEFAULT_MODEL
+from brainscan.errors import CorpusError
+
+if TYPE_CHECKING:
+    from brainscan.dictionaries import Dictionary
+    from brainscan.models import LanguageModel
+
+
+class Pair(NamedTuple):
+    """A model and a dictionary of it."""
+
+    lm: LanguageModel
+    dictionary: Dictionary
+
+
+def open_model(name: str | None) -> LanguageModel:
+    """The model of that name, or the default one."""
+    from brainscan.models import load
+
+    return load(name or DEFAULT_MODEL)
+
+
+def open_pair(model: str | None, dictionary: str | None) -> Pair:
+    """A model and a dictionary that fits it; each is found from the other when left out.
+
+    Raises:
+        DictionaryMismatchError: the dictionary is of activations of another shape.
+    """
+    from brainscan.dictionaries import Dictionary
+
+    if dictionary is None:
+        lm = open_model(model)
+        return Pair(lm, Dictionary.for_model(lm))
+    found = Dictionary.load(dictionary)
+    lm = open_model(model or (found.model.id if found.model else None))
+    found.check_model(lm)
+    return Pair(lm, found.to(lm.device))
+
+
+def read_text(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        CorpusError: there is no such file, it is not UTF-8, or it is empty.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"UTF-8 text in {path}",
+            f"byte 0x{error.object[error.start]:02x} at offset {error.start}",
+            "convert the file to UTF-8",
+        ) from error
+    except OSError as error:
+        raise CorpusError(
+            f"a text file at {path}", (error.strerror or "an error").lower(), "check the path"
+        ) from error
+    return checked_text(text, str(path))
+
+
+def checked_text(text: str, source: str) -> str:
+    """The text itself, if there is any.
+
+    Raises:
+        CorpusError: there is none.
+    """
+    if not text.strip():
+        raise CorpusError(f"some text from {source}", "none", "give at least one word")
+    return text
