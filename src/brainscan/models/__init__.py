@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from brainscan.models.hooks import Hook, Intervention, Site, capture, intervene, per_row
 from brainscan.models.language_model import LanguageModel
+from brainscan.models.loading import load
 
 __all__ = [
     "Hook",
@@ -12,5 +13,6 @@ __all__ = [
     "Site",
     "capture",
     "intervene",
+    "load",
     "per_row",
 ]

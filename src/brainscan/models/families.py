@@ -145,9 +145,9 @@ def examine(model: PreTrainedModel) -> Anatomy:
 
 def resolve(anatomy: Anatomy, hookpoint: str) -> str:
     """The canonical name of a hookpoint that the model has; else an error that lists them."""
-    name = canonical(hookpoint)
+    name = canonical(hookpoint) or hookpoint
     if name in anatomy.places:
-        return str(name)
+        return name
     if name in anatomy.missing:
         raise UnknownHookpointError(
             f"a hookpoint of this model: {summary(anatomy)}",

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import nn
@@ -57,11 +57,15 @@ Hook: TypeAlias = Callable[[Tensor, Site], Tensor]
 change"."""
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """Something that changes activations."""
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
-        """Hookpoints and hooks, in the order they run; fresh ones each time, so they may share state."""
+        """Hookpoints and hooks, in the order they run.
+
+        They are made anew each time, so that hooks of one intervention may share state.
+        """
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def per_row(interventions: Sequence[Sequence[Intervention]]) -> Intervention:
     return _PerRow(tuple(tuple(row) for row in interventions))
 
 
-class _Halt(Exception):  # noqa: N818
+class _Halt(Exception):
     """Ends a forward pass from within; caught by the `capture` that raised it."""
 
 

@@ -59,7 +59,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the model's input goes."""
-        return self.model.get_input_embeddings().weight.device
+        return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,7 +113,9 @@ class LanguageModel:
             return self.tokenize(_plain_chat(turns, generation_prompt))
         try:
             text = self.tokenizer.apply_chat_template(
-                list(turns), tokenize=False, add_generation_prompt=generation_prompt
+                [dict(turn) for turn in turns],
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
             )
         except jinja2.TemplateError as error:
             raise UsageError(
@@ -121,7 +123,7 @@ class LanguageModel:
                 f"{[turn['role'] for turn in turns]}: {error}",
                 "change the roles, for example put the system message into the user's",
             ) from error
-        return self.tokenize(text)
+        return self.tokenize(str(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""
