@@ -52,7 +52,7 @@ class PromptBatch:
             self.row_of = torch.tensor([slots[tuple(prompt)] for prompt in prompts])
         accepted = inspect.signature(self.model.forward).parameters
         self.takes_positions = "position_ids" in accepted
-        self.options = {"use_cache": True, "return_dict": True}
+        self.options: dict[str, Any] = {"use_cache": True, "return_dict": True}
         if "logits_to_keep" in accepted:
             self.options["logits_to_keep"] = 1
 

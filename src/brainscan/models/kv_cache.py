@@ -18,6 +18,9 @@ from brainscan.shapes import Int, Tensor
 class BufferLayer(DynamicLayer):
     """Keys and values of one attention layer, in a buffer of a known length."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, capacity: int, sliding_window: int | None = None) -> None:
         super().__init__()
         self.capacity = capacity
