@@ -1,5 +1,12 @@
 """brainscan: see, test and change what a language model represents.
 
+    import brainscan as bs
+
+    lm = bs.load("smollm2-135m-instruct")
+    bs.scan(lm, "In the beginning God created the heaven.")
+    with lm.edit(bs.Clamp("resid_post.15/1234", 2.0)):
+        print(lm.chat("Describe your day."))
+
 Everything public is listed in ``__all__`` and loaded when first used, so that importing the
 package costs nothing.
 """
@@ -9,24 +16,80 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from brainscan.dictionaries import Address, Dictionary
+    from brainscan.errors import BrainscanError
+    from brainscan.features import Atlas, scan
+    from brainscan.interventions import (
+        Ablate,
+        Add,
+        Clamp,
+        Direction,
+        Probe,
+        ProjectOut,
+        Scale,
+        Span,
+        Swap,
+        Where,
+        measure_effects,
+    )
+    from brainscan.models import capture, intervene, load
+    from brainscan.models.generate import Sampling, generate
+
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from brainscan.dictionaries.base import Address
-    from brainscan.errors import BrainscanError
+__all__ = [
+    "Ablate",
+    "Add",
+    "Address",
+    "Atlas",
+    "BrainscanError",
+    "Clamp",
+    "Dictionary",
+    "Direction",
+    "Probe",
+    "ProjectOut",
+    "Sampling",
+    "Scale",
+    "Span",
+    "Swap",
+    "Where",
+    "__version__",
+    "capture",
+    "generate",
+    "intervene",
+    "load",
+    "measure_effects",
+    "scan",
+]
 
-_HOME = {
-    "Address": "brainscan.dictionaries.base",
-    "BrainscanError": "brainscan.errors",
+_ROOMS = {
+    "brainscan.dictionaries": ("Address", "Dictionary"),
+    "brainscan.errors": ("BrainscanError",),
+    "brainscan.features": ("Atlas", "scan"),
+    "brainscan.interventions": (
+        "Ablate",
+        "Add",
+        "Clamp",
+        "Direction",
+        "Probe",
+        "ProjectOut",
+        "Scale",
+        "Span",
+        "Swap",
+        "Where",
+        "measure_effects",
+    ),
+    "brainscan.models": ("capture", "intervene", "load"),
+    "brainscan.models.generate": ("Sampling", "generate"),
 }
-
-__all__ = ["Address", "BrainscanError", "__version__"]
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _ROOM_OF:
         raise AttributeError(f"module 'brainscan' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_ROOM_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,63 @@
+# On a fresh clone with Python 3.11+ and nothing else:
+#   make demo     the environment, then a scan and a steered concept on a real model
+#   make test     the environment with the developers' tools, the default model, every check
+# and: install, check, bench, docs, dictionaries, clean.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+MODEL := smollm2-135m-instruct
+SHIPPED := src/brainscan/dictionaries/shipped/$(MODEL)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+INPUTS := pyproject.toml constraints.txt scripts/install_torch.py
+CODE := src tests scripts bench
+
+.PHONY: demo install test check bench docs dictionaries clean
+
+demo: install
+	$(BIN)/brainscan demo
+
+install: $(VENV)/installed
+
+test: $(VENV)/installed-dev
+	$(BIN)/brainscan models fetch $(MODEL)
+	$(MAKE) --no-print-directory check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m bench
+
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Trains the shipped dictionaries again, in one harvest. Interrupted, it goes on where it stopped.
+dictionaries: $(VENV)/installed
+	$(BIN)/brainscan dictionary train --model $(MODEL) --at resid_post.8 --at resid_post.15 \
+		--at resid_post.22 --latents 4096 --k 32 --tokens 5M --seed 0 --out $(SHIPPED)
+
+clean:
+	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or newer; found none;" \
+		"install it, or run: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(INPUTS) | $(BIN)/python
+	$(BIN)/python scripts/install_torch.py
+	@echo "installing brainscan and what it needs; some minutes the first time" >&2
+	$(PIP) -e ".[all]"
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -e ".[all,dev]"
+	@touch $@
