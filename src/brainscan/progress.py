@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Advance = Callable[[float], None]
+Advance = Callable[[int], None]
 """Reports that so many more units are done."""
 
 
 @contextmanager
-def progress(label: str, total: float | None, unit: str = "") -> Iterator[Advance]:
+def progress(label: str, total: int | None, unit: str = "") -> Iterator[Advance]:
     """Shows a bar with rate and time left on stderr while the block runs.
 
     Silent when stderr is no terminal or ``BRAINSCAN_QUIET`` is set.
@@ -38,7 +38,7 @@ def progress(label: str, total: float | None, unit: str = "") -> Iterator[Advanc
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(label, total=total, rate="")
 
-        def advance(amount: float) -> None:
+        def advance(amount: int) -> None:
             bars.advance(task, amount)
             speed = bars.tasks[0].speed
             bars.update(task, rate=f"{speed:,.0f} {unit}/s" if speed else "")

@@ -10,6 +10,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,7 +34,8 @@ DEFAULT_HOOKPOINT = "resid_post.15"
 _ADDRESS = re.compile(r"(?P<hookpoint>[a-z_]+\.\d+)/(?P<index>\d+)(?P<sign>[+-]?)")
 
 
-class Address(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Address:
     """The address of a feature: ``resid_post.15/1234``; for a signed neuron ``neurons.12/345+``."""
 
     hookpoint: str

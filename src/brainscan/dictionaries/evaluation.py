@@ -135,7 +135,8 @@ class _Sample:
         centred = self.x - self.mean
         _, vectors = torch.linalg.eigh(centred.T @ centred)
         leading = vectors[:, -self.k :]
-        return centred - centred @ leading @ leading.T
+        error: Tensor = centred - centred @ leading @ leading.T
+        return error
 
     @torch.no_grad()
     def random(self) -> Float[Tensor, "token d"]:
@@ -188,17 +189,17 @@ class _Sums:
         fired, latents = int(self.fired.sum()), self.fired.numel()
 
         def recovered(ablation: str) -> Estimate:
-            return self.ratio({ablation: 1, "spliced": -1}, {ablation: 1, "clean": -1})
+            return self.ratio({ablation: 1.0, "spliced": -1.0}, {ablation: 1.0, "clean": -1.0})
 
         return Evaluation(
-            fvu=self.ratio({"error": 1}, {"variance": 1}),
-            l0=self.ratio({"active": 1}, {"token": 1}),
+            fvu=self.ratio({"error": 1.0}, {"variance": 1.0}),
+            l0=self.ratio({"active": 1.0}, {"token": 1.0}),
             dead_fraction=proportion(latents - fired, latents),
             ce_recovered_zero=recovered("zero"),
             ce_recovered_mean=recovered("mean"),
-            kl=self.ratio({"kl": 1}, {"predicted": 1}),
-            ce_clean=self.ratio({"clean": 1}, {"predicted": 1}),
-            ce_spliced=self.ratio({"spliced": 1}, {"predicted": 1}),
+            kl=self.ratio({"kl": 1.0}, {"predicted": 1.0}),
+            ce_clean=self.ratio({"clean": 1.0}, {"predicted": 1.0}),
+            ce_spliced=self.ratio({"spliced": 1.0}, {"predicted": 1.0}),
             fvu_pca=sample.fvu(sample.pca()),
             fvu_random=sample.fvu(sample.random()),
             tokens=int(sum(self.by_name["token"].values())),

@@ -54,7 +54,8 @@ def _sampled_product(support: Support, left: Tensor, right: Tensor) -> Tensor:
     """``left @ right.T`` at the support's entries only."""
     zeros = torch.zeros(support.latents.numel(), dtype=left.dtype, device=left.device)
     pattern = _matrix(support, zeros, right.shape[0])
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+    product: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0)
+    return product.values()
 
 
 def _transposed_product(support: Support, values: Tensor, dense: Tensor, n_latents: int) -> Tensor:

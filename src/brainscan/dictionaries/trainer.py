@@ -14,7 +14,6 @@ Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders"; EleutherA
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -83,7 +82,7 @@ class TrainingConfig:
         if self.lr is not None:
             return self.lr
         steps = max(1.0, self.tokens / self.batch)
-        return min(4e-3, 4e-3 * math.sqrt(87 / steps))
+        return min(4e-3, 4e-3 * float((87 / steps) ** 0.4))
 
 
 class Step(NamedTuple):
@@ -99,6 +98,7 @@ class Trainer:
     Attributes:
         W_enc, b_enc, W_dec, b_dec: the parameters, in units of scaled input.
         tokens: tokens seen.
+        fvu: fraction of variance unexplained, averaged over the last 50 steps or so.
     """
 
     def __init__(self, config: TrainingConfig, d: int, device: torch.device | str = "cpu") -> None:
@@ -122,6 +122,7 @@ class Trainer:
         self.mean = rows.new_zeros(d)
         self.tokens = self.counted = 0
         self.threshold = 0.0
+        self.fvu = 1.0
         self.last_fired = torch.zeros(config.n_latents, dtype=torch.int64, device=device)
         self.fired = torch.zeros_like(self.last_fired)
         self.activation_max = rows.new_zeros(config.n_latents)
@@ -173,9 +174,10 @@ class Trainer:
             auxiliary = dead_latent_loss((x - x_hat).detach(), error_hat)
             loss = fvu + self.config.aux_coefficient * auxiliary
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._update()
         self._record(support, values.detach(), x.shape[0])
+        self.fvu += 0.02 * (float(fvu.detach()) - self.fvu)
         return Step(float(fvu.detach()), dead.numel())
 
     @torch.no_grad()
@@ -228,7 +230,7 @@ class Trainer:
         for name, parameter in zip(_PARAMETERS, self._parameters(), strict=True):
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{name}.{key}"] = value
-        counters = [self.tokens, self.counted, self.scale, self.threshold]
+        counters = [self.tokens, self.counted, self.scale, self.threshold, self.fvu]
         tensors["counters"] = torch.tensor(counters, dtype=torch.float64)
         return {key: value.contiguous() for key, value in tensors.items()}
 
@@ -243,7 +245,8 @@ class Trainer:
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
             self.optimizer.state[parameter] = moments
-        tokens, counted, self.scale, self.threshold = tensors["counters"].tolist()
+        tokens, counted, *others = tensors["counters"].tolist()
+        self.scale, self.threshold, self.fvu = others
         self.tokens, self.counted = int(tokens), int(counted)
 
     @torch.no_grad()

@@ -35,7 +35,6 @@ from brainscan.progress import Advance, progress
 from brainscan.shapes import Float, Tensor
 
 _CHECKPOINT_SECONDS = 60.0
-_RECENT_STEPS = 50
 
 Chunk = Mapping[str, Float[Tensor, "token d"]]
 """Activations by hookpoint; row i is the same token at each."""
@@ -267,6 +266,7 @@ class _Run:
         several = len(self.source.hookpoints) > 1
         path = self.out / name if several else self.out
         dictionary: Autoencoder = trainer.finish(name, self.source.model, self.settings)
+        dictionary.figures = {"tokens": trainer.tokens, "fvu_in_training": trainer.fvu}
         dictionary.save(path)
         if name == self.source.hookpoints[-1]:
             shutil.rmtree(self.checkpoint, ignore_errors=True)
