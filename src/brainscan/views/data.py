@@ -1,0 +1,179 @@
+"""What the views show, as plain data: text and numbers only, filled in by the rooms above.
+
+Shares are activations as a fraction of the latent's maximum, from 0 to 1; they set the colour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brainscan.stats import Estimate
+from brainscan.views.html import Html
+
+
+@dataclass(frozen=True)
+class ExampleView:
+    """A stretch of text in which a latent fires."""
+
+    tokens: tuple[str, ...]
+    """The text of each token."""
+    shares: tuple[float, ...]
+    """The latent's activation at each token, as a share of its maximum."""
+    peak: int
+    """Which token the latent fires on most."""
+    activation: float
+    """The activation at the peak."""
+
+
+@dataclass(frozen=True)
+class ExampleGroupView:
+    """Examples drawn in the same way."""
+
+    name: str
+    """How they were drawn, such as "highest" or "50th to 90th percentile"."""
+    examples: tuple[ExampleView, ...]
+    """The examples, strongest first."""
+
+
+@dataclass(frozen=True)
+class ActivationView:
+    """One latent's activation at one token."""
+
+    id: str
+    """The latent's address."""
+    activation: float
+    """The activation itself."""
+    share: float
+    """The activation as a share of the latent's maximum."""
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One token of a scanned text."""
+
+    text: str
+    """The token's text."""
+    position: int
+    """Where it stands in its sequence."""
+    latents: tuple[ActivationView, ...]
+    """The most active latents, strongest first."""
+    sink: bool = False
+    """Whether it is an attention sink, of which a dictionary says nothing."""
+
+
+@dataclass(frozen=True)
+class LatentView:
+    """What a token strip tells of a latent."""
+
+    id: str
+    """Its address."""
+    label: str
+    """A few words on when it fires."""
+    examples: tuple[ExampleView, ...] = ()
+    """Where it fired most."""
+    promoted: tuple[str, ...] = ()
+    """The output tokens it promotes most."""
+    shares: tuple[float, ...] = ()
+    """Its share at every token of the strip, if the strip may be coloured by it; else empty."""
+
+
+@dataclass(frozen=True)
+class ScoredTokenView:
+    """An output token with the change of its logit."""
+
+    text: str
+    """The token's text."""
+    value: float
+    """How much one unit of activation changes its logit."""
+
+
+@dataclass(frozen=True)
+class NeighbourView:
+    """A latent that points the same way."""
+
+    id: str
+    """Its address."""
+    label: str
+    """A few words on when it fires."""
+    cosine: float
+    """The cosine between the decoder rows."""
+
+
+@dataclass(frozen=True)
+class CardView:
+    """All that an atlas says of a latent."""
+
+    id: str
+    """Its address."""
+    label: str
+    """A few words on when it fires."""
+    grade: str
+    """How well the description was tested: A, B, C, or U for untested."""
+    firing_rate: float
+    """The share of tokens on which it fires."""
+    maximum: float
+    """The largest activation seen."""
+    quantiles: tuple[tuple[float, float], ...]
+    """Quantiles of the activations above zero: (fraction, activation)."""
+    groups: tuple[ExampleGroupView, ...]
+    """Its examples."""
+    promoted: tuple[ScoredTokenView, ...]
+    """Output tokens whose logits it raises most."""
+    suppressed: tuple[ScoredTokenView, ...]
+    """Output tokens whose logits it lowers most."""
+    neighbours: tuple[NeighbourView, ...] = ()
+    """The nearest latents of the same dictionary."""
+
+
+@dataclass(frozen=True)
+class RateView:
+    """A figure to draw as a bar with its interval."""
+
+    label: str
+    """What was measured."""
+    estimate: Estimate
+    """The figure."""
+    control: bool = False
+    """Whether it is a control, drawn in grey."""
+
+
+@dataclass(frozen=True)
+class CurveView:
+    """How a measure answers to the strength of an edit."""
+
+    name: str
+    """What was edited."""
+    strengths: tuple[float, ...]
+    """The strengths tried, rising."""
+    estimates: tuple[Estimate, ...]
+    """The measure at each strength."""
+    control: bool = False
+    """Whether it is a control, drawn in grey and dashed."""
+
+
+@dataclass(frozen=True)
+class GenerationView:
+    """An answer under one setting."""
+
+    title: str
+    """The setting, such as "without the edit" or "2 times the maximum"."""
+    tokens: tuple[str, ...]
+    """The answer, token by token (or whole, as one)."""
+    shares: tuple[float, ...] = ()
+    """How strongly to colour each token, from 0 to 1; empty for no colour."""
+    notes: tuple[str, ...] = ()
+    """Short remarks below the answer, such as its cost."""
+    control: bool = False
+    """Whether it is a control."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page."""
+
+    title: str
+    """Its heading."""
+    body: Html
+    """What it shows, as one of the views made it."""
+    lead: str = ""
+    """A sentence or two before it."""

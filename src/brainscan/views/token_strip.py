@@ -1,0 +1,116 @@
+"""A text, token by token, with the latents that fire on each.
+
+The strip works by mouse, touch and keyboard: hovering, focusing or tapping a token shows its
+latents with their examples beside the text, arrow keys go from token to token, and a row of
+buttons colours the text by one latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from brainscan.views.data import LatentView, TokenView
+from brainscan.views.examples import example_list, heat, name, quoted
+from brainscan.views.html import Html, escape, join, script_data, token_text
+
+
+def token_strip(tokens: Sequence[TokenView], latents: Sequence[LatentView]) -> Html:
+    """Shows a scanned text.
+
+    Args:
+        tokens: the text's tokens, each with its most active latents.
+        latents: what to tell of the latents named in ``tokens``; those with shares get a button
+            that colours the text by them.
+    """
+    if not tokens:
+        return Html('<p class="bs-none">There are no tokens to show.</p>')
+    index = {latent.id: i for i, latent in enumerate(latents)}
+    first = _strongest(tokens)
+    boxes = join(_token(token, i, i == first) for i, token in enumerate(tokens))
+    store = join(_stored(latent) for latent in latents)
+    data = {
+        "tokens": [
+            [
+                [index[a.id], round(a.activation, 3), round(a.share, 3)]
+                for a in token.latents
+                if a.id in index
+            ]
+            for token in tokens
+        ],
+        "shares": {
+            index[latent.id]: [round(share, 3) for share in latent.shares]
+            for latent in latents
+            if latent.shares
+        },
+    }
+    return Html(
+        '<div class="bs-strip">'
+        f"{_buttons(latents)}"
+        '<div class="bs-split"><div class="bs-reading">'
+        '<div class="bs-tokens" role="listbox" aria-orientation="horizontal" dir="auto" '
+        f'aria-label="The text, token by token; arrow keys go from one to the next">{boxes}</div>'
+        f"{_legend(tokens)}</div>"
+        '<aside class="bs-panel" aria-live="polite" aria-label="Latents of the chosen token">'
+        '<p class="bs-none">Point at a token to see which latents fire on it.</p></aside></div>'
+        f'<div class="bs-store" hidden>{store}</div>{script_data(data)}</div>'
+    )
+
+
+def _strongest(tokens: Sequence[TokenView]) -> int:
+    tops = [max((a.share for a in token.latents), default=-1.0) for token in tokens]
+    return tops.index(max(tops))
+
+
+def _token(token: TokenView, order: int, chosen: bool) -> str:
+    share = max((a.share for a in token.latents), default=0.0)
+    kind = "bs-token bs-sink" if token.sink else "bs-token"
+    strongest = f", {token.latents[0].id}" if token.latents else ""
+    note = "attention sink" if token.sink else f"position {token.position}{strongest}"
+    return (
+        f'<span class="{kind}" role="option" aria-selected="{"true" if chosen else "false"}" '
+        f'tabindex="{0 if chosen else -1}" data-i="{order}" data-position="{token.position}" '
+        f'aria-description="{escape(note)}" style="{heat(share)}">'
+        f"{token_text(token.text, breaks=True)}</span>"
+    )
+
+
+def _stored(latent: LatentView) -> str:
+    promoted = quoted(latent.promoted)
+    says = f'<p class="bs-says">promotes {promoted}</p>' if latent.promoted else ""
+    return (
+        f'<details class="bs-latent"><summary>{name(latent.id, latent.label)}'
+        '<span class="bs-meter"><i></i></span><span class="bs-value"></span></summary>'
+        f"{says}{example_list(latent.examples)}</details>"
+    )
+
+
+def _buttons(latents: Sequence[LatentView]) -> str:
+    choices = [
+        f'<button type="button" class="bs-choice" data-i="{i}" aria-pressed="false" '
+        f'title="{escape(latent.id)}"><bdi>{escape(latent.label)}</bdi></button>'
+        for i, latent in enumerate(latents)
+        if latent.shares
+    ]
+    if not choices:
+        return ""
+    return (
+        '<div class="bs-choices" role="group" aria-label="Colour the text by">'
+        '<span class="bs-hint">Colour by</span>'
+        '<button type="button" class="bs-choice" data-i="" aria-pressed="true">the strongest '
+        f"latent of each token</button>{join(choices)}</div>"
+    )
+
+
+def _legend(tokens: Sequence[TokenView]) -> str:
+    sinks = sum(token.sink for token in tokens)
+    note = (
+        '<span><span class="bs-token bs-sink">sink</span> an attention sink: its activation is '
+        "not text and is left out</span>"
+        if sinks
+        else ""
+    )
+    return (
+        '<p class="bs-legend"><span>activation, of the latent&#8217;s maximum '
+        '<span class="bs-scale"><b>0</b><i></i><b>1</b></span></span>'
+        f"{note}</p>"
+    )
