@@ -47,7 +47,7 @@ def console_lines(page):
                 yield shlex.split(line[2:])
 
 
-def brainscan_lines():
+def shown_commands():
     for page in PAGES:
         for words in console_lines(page):
             if words[0] == "brainscan":
@@ -90,7 +90,7 @@ def test_every_folder_of_the_repository_is_in_the_tree():
     assert {f for f in folders if not f.startswith(".")} <= listed
 
 
-@pytest.mark.parametrize("words", brainscan_lines())
+@pytest.mark.parametrize("words", list(shown_commands()))
 def test_every_command_shown_parses(words):
     """Each word is known to the command line: verbs, options, and arguments in their number."""
     command, path = command_line(), []
