@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 INPUTS := pyproject.toml constraints.txt scripts/install_torch.py
-CODE := src tests scripts bench
+CODE := $(wildcard src tests scripts bench)
 
 .PHONY: demo install test check bench docs dictionaries clean
 

@@ -27,7 +27,11 @@ def main() -> int:
         return 0
     index = [] if sys.platform != "linux" or has_gpu() or chosen_is_cpu(wanted) else cpu_index()
     print(f"installing {wanted}" + (" (CPU build)" if index else ""), file=sys.stderr)
-    return subprocess.run([*PIP, "install", "-qq", *index, wanted]).returncode
+    code = subprocess.run([*PIP, "install", "-qq", *index, wanted]).returncode
+    if code != 0:
+        by_hand = f'{sys.executable} -m pip install "{wanted}"'
+        print(f"expected to install {wanted}; pip failed; run: {by_hand}", file=sys.stderr)
+    return code
 
 
 def requirement() -> str:
