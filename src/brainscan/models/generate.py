@@ -11,10 +11,10 @@
    their edits. A finished row stays in its batch, and what it would go on to write is thrown away:
    the shape of the batch is fixed until all rows are finished.
 
-What a row gets is bit for bit the same for a fixed shape, whatever the other rows contain: the
-number of rows and of distinct prompts, the longest prompt, and the row's own padding make the
-shape. (In a mixture of experts the tokens that meet at an expert are part of it too.) Between
-shapes, sums are rounded in another order.
+What a row gets is bit for bit the same for a fixed shape, whatever the other rows contain. The
+shape is the number of rows, that of distinct prompts, and the longest prompt; in a mixture of
+experts also how many tokens meet at each. Between shapes sums are rounded in another order. On the
+CPU every row is padded, so hooks see at least one column of padding in prefill.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 
 from brainscan.errors import UsageError
-from brainscan.models.decoding import PromptBatch, context_window, evaluating, is_watched
+from brainscan.models.decoding import PromptBatch, context_window, evaluating, is_watched, may_pad
 from brainscan.models.hooks import Intervention, intervene, per_row
-from brainscan.models.kv_cache import is_plain, make_cache
 from brainscan.models.noise import draw, row_seeds
 from brainscan.shapes import Tensor
 
@@ -117,7 +116,7 @@ def generate(
     """
     sampling = sampling or Sampling()
     rows = _rows(lm, prompts, sampling, edits, seeds)
-    plain = is_plain(make_cache(lm.model.config, capacity=1))
+    plain = may_pad(lm)
     run = _Run(lm, sampling, _end_tokens(lm), on_token, logprobs)
     with evaluating(lm.model), torch.no_grad():
         for batch in _batches(rows, batch_size, padded=plain):
