@@ -4,10 +4,25 @@ import pytest
 import torch
 
 from brainscan.dictionaries.testing import random_dictionary
+from brainscan.interventions import Passage
 from brainscan.models import Site, capture, intervene
 from brainscan.models.tiny import tiny
 
 TEXT = "the day that you was with one word and not the other"
+
+
+@pytest.fixture(scope="session")
+def passages():
+    """Short texts, two of them chats."""
+    words = [*TEXT.split(), "and", "say", "it", "again", "now"]
+    texts = [
+        Passage(f"p{n}", "plain", text=" ".join(words[n:] + words[: n + n % 5])) for n in range(10)
+    ]
+    chats = [
+        ({"role": "user", "content": word}, {"role": "assistant", "content": f"{word} day"})
+        for word in ("the", "one")
+    ]
+    return texts + [Passage(f"c{n}", "chat", messages=chat) for n, chat in enumerate(chats)]
 
 
 @pytest.fixture(scope="session")

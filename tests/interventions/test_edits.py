@@ -286,7 +286,7 @@ def test_a_latent_that_never_fired_has_no_maximum_to_count_in(lm, ids):
     ],
 )
 def test_nonsense_is_refused_when_the_edit_is_written(make):
-    with pytest.raises(Exception) as error:  # noqa: PT011 - UsageError, or the shape checker's own
+    with pytest.raises(Exception) as error:
         make()
     assert isinstance(error.value, UsageError) or "Type" in type(error.value).__name__
 

@@ -1,142 +1,100 @@
-"""The shipped texts: neutral passages and capability items."""
-
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-import brainscan
+from brainscan.errors import CorpusError
+from brainscan.interventions import capability_items, neutral_passages
+from brainscan.interventions.texts import Passage, opening, passage_tokens
 
-DATA = Path(brainscan.__file__).parent / "interventions" / "data"
-FILES = ("neutral.jsonl", "capability.jsonl")
-SHARED = 8  # words that no two passages may have in a row
-
-
-def lines(name):
-    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+PASSAGE = {"id": "n1", "register": "news", "text": "A text."}
+CHAT = {"id": "n2", "register": "chat", "messages": [{"role": "user", "content": "Hello."}]}
+ITEM = {"id": "c1", "area": "facts", "question": "One", "choices": [*"abcd"], "answer": 2}
 
 
-@pytest.fixture(scope="module")
-def passages():
-    return lines("neutral.jsonl")
+def test_our_own_texts_are_whole():
+    passages, items = neutral_passages(), capability_items()
+    assert len(passages) == len(items) == 200
+    assert len({passage.register for passage in passages}) >= 8
+    assert sum(passage.messages is not None for passage in passages) >= 20
+    assert min(Counter(item.answer for item in items).values()) >= 30
 
 
-@pytest.fixture(scope="module")
-def items():
-    return lines("capability.jsonl")
+def test_the_first_few_are_the_same_each_time_and_mixed():
+    first = neutral_passages(20)
+    assert first == neutral_passages()[:20]
+    assert len({passage.register for passage in first}) >= 5
 
 
-def body(passage):
-    if "text" in passage:
-        return passage["text"]
-    return "\n".join(message["content"] for message in passage["messages"])
+def _write(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
 
 
-def sequences(text):
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[start : start + SHARED]) for start in range(len(words) - SHARED + 1)}
+@pytest.mark.parametrize(
+    "line",
+    [
+        PASSAGE | {"text": ""},
+        PASSAGE | {"messages": CHAT["messages"]},
+        {"id": "n1", "register": "news"},
+        CHAT | {"messages": []},
+        CHAT | {"messages": [{"role": "user"}]},
+        PASSAGE | {"id": ""},
+        [],
+    ],
+)
+def test_what_is_no_passage(tmp_path, line):
+    path = _write(tmp_path / "texts.jsonl", CHAT | {"id": "n0"}, line)
+    with pytest.raises(CorpusError, match=r"line 2 of .*texts\.jsonl"):
+        neutral_passages(path=path)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_two_hundred_lines_of_clean_utf8_end_with_a_newline(name):
-    text = (DATA / name).read_bytes().decode("utf-8")
-    assert text.endswith("}\n")
-    assert len(text.splitlines()) == 200
-    assert not re.search("[\ufeff\ufffd\u200b\u00ad\r\t\x00]", text)
+@pytest.mark.parametrize(
+    "line",
+    [
+        ITEM | {"choices": [*"abc"]},
+        ITEM | {"choices": [*"abca"]},
+        ITEM | {"answer": 4},
+        ITEM | {"answer": True},
+        ITEM | {"question": " "},
+    ],
+)
+def test_what_is_no_item(tmp_path, line):
+    with pytest.raises(CorpusError, match="line 1"):
+        capability_items(path=_write(tmp_path / "items.jsonl", line))
 
 
-@pytest.mark.parametrize(("name", "prefix"), [("neutral.jsonl", "n"), ("capability.jsonl", "c")])
-def test_ids_count_from_one(name, prefix):
-    expected = [f"{prefix}{number:03d}" for number in range(1, 201)]
-    assert [line["id"] for line in lines(name)] == expected
+def test_ids_are_unique_and_files_exist(tmp_path):
+    with pytest.raises(CorpusError, match="not unique"):
+        neutral_passages(path=_write(tmp_path / "twice.jsonl", PASSAGE, PASSAGE))
+    with pytest.raises(CorpusError, match="at least one line"):
+        neutral_passages(path=_write(tmp_path / "empty.jsonl"))
+    with pytest.raises(CorpusError, match=r"missing\.jsonl"):
+        neutral_passages(path=tmp_path / "missing.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"id": "\xe9"}')
+    with pytest.raises(CorpusError, match="UTF-8"):
+        neutral_passages(path=tmp_path / "latin.jsonl")
 
 
-def test_a_passage_is_a_text_or_a_chat(passages):
-    for passage in passages:
-        kind = "messages" if "messages" in passage else "text"
-        assert set(passage) == {"id", "register", kind}
-        assert passage["register"].strip()
-        assert body(passage) == body(passage).strip()
+def test_what_counts_as_prompt(lm):
+    plain = passage_tokens(lm, Passage("a", "news", text="the day that was"))
+    assert plain.prompt_length == (len(plain.ids) + 1) // 2
+    turns = ({"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"})
+    chat = passage_tokens(lm, Passage("b", "chat", messages=turns))
+    assert lm.decode(chat.ids[chat.prompt_length :]).startswith("Good day")
 
 
-def test_chats_alternate_and_end_with_the_assistant(passages):
-    for passage in passages:
-        if "messages" not in passage:
-            continue
-        messages = passage["messages"]
-        assert len(messages) in (2, 4)
-        roles = ["user", "assistant"] * (len(messages) // 2)
-        assert [message["role"] for message in messages] == roles
-        assert all(set(message) == {"role", "content"} for message in messages)
-        assert all(message["content"].strip() for message in messages)
+def test_the_opening_is_what_the_tokenizer_puts_first(lm, monkeypatch):
+    assert opening(lm) == []
+    plain = lm.tokenizer
 
+    class WithStart:
+        def __call__(self, text, add_special_tokens=True, **options):
+            found = plain(text, add_special_tokens=False)
+            return {"input_ids": [1] * add_special_tokens + found["input_ids"] + [2]}
 
-def test_three_passages_in_ten_are_chats(passages):
-    assert 55 <= sum("messages" in passage for passage in passages) <= 65
-
-
-def test_passages_are_short_but_not_too_short(passages):
-    for passage in passages:
-        longest = 140 if "messages" in passage else 120
-        assert 60 <= len(body(passage).split()) <= longest, passage["id"]
-
-
-def test_no_register_has_more_than_a_tenth_of_the_texts(passages):
-    registers = Counter(passage["register"] for passage in passages)
-    assert len(registers) >= 20
-    assert max(registers.values()) <= 14
-
-
-def test_code_comes_in_three_languages(passages):
-    code = "\n\n".join(body(passage) for passage in passages if passage["register"] == "code")
-    assert all(mark in code for mark in ("def ", "#!/", "SELECT"))
-
-
-def test_no_two_passages_share_eight_words_in_a_row(passages):
-    owners: dict[tuple[str, ...], str] = {}
-    for passage in passages:
-        for sequence in sequences(body(passage)):
-            owner = owners.setdefault(sequence, passage["id"])
-            assert owner == passage["id"], (owner, passage["id"], " ".join(sequence))
-
-
-def test_an_item_has_a_question_and_four_choices(items):
-    for item in items:
-        assert set(item) == {"id", "area", "question", "choices", "answer"}
-        assert item["area"].strip()
-        assert len(item["choices"]) == 4
-        assert type(item["answer"]) is int
-
-
-def test_choices_read_on_from_the_question_after_one_space(items):
-    for item in items:
-        assert item["question"].strip()
-        assert item["question"] == item["question"].rstrip(" "), item["id"]
-        for choice in item["choices"]:
-            assert choice and choice == choice.strip(), item["id"]
-
-
-def test_choices_differ_but_are_of_one_length(items):
-    for item in items:
-        assert len(set(item["choices"])) == 4
-        lengths = [len(choice.split()) for choice in item["choices"]]
-        assert max(lengths) - min(lengths) <= 1, item["id"]
-
-
-def test_answers_are_balanced(items):
-    assert Counter(item["answer"] for item in items) == {0: 50, 1: 50, 2: 50, 3: 50}
-
-
-def test_no_question_is_asked_twice(items):
-    assert len({item["question"].lower() for item in items}) == 200
-
-
-def test_every_area_has_a_share(items):
-    areas = Counter(item["area"] for item in items)
-    assert len(areas) == 12
-    assert min(areas.values()) >= 9
-    assert max(areas.values()) <= 19
+    monkeypatch.setattr(lm, "tokenizer", WithStart())
+    monkeypatch.setattr(lm, "tokenize", lambda text: plain(text)["input_ids"])
+    assert opening(lm) == [1]

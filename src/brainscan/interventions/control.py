@@ -127,12 +127,12 @@ def sign_flipped(edits: Sequence[Edit]) -> tuple[Edit, ...]:
 class _Text:
     """Activations of neutral text, a row per passage."""
 
-    values: dict[str, list[Float[Tensor, "batch position d"]]]
+    values: dict[str, list[Float[Tensor, "_ _ d"]]]
     sites: list[Site]
-    passages: list[Int[Tensor, " token"]]
+    passages: list[Int[Tensor, " _"]]
     """The passage of each real token of each batch."""
 
-    def moved(self, lm: LanguageModel, edit: Edit) -> list[Float[Tensor, " token"]]:
+    def moved(self, lm: LanguageModel, edit: Edit) -> list[Float[Tensor, " _"]]:
         """||x' - x|| of each real token, by an edit."""
         norms = []
         for number, site in enumerate(self.sites):
@@ -143,7 +143,7 @@ class _Text:
             norms.append((after - before).norm(dim=-1)[site.positions >= 0])
         return norms
 
-    def estimate(self, norms: Sequence[Float[Tensor, " token"]]) -> Estimate:
+    def estimate(self, norms: Sequence[Float[Tensor, " _"]]) -> Estimate:
         """The mean norm, clustered by passage."""
         passages = torch.cat(self.passages)
         sums = torch.zeros(int(passages.max()) + 1, dtype=torch.float64)
@@ -222,7 +222,7 @@ def _avoided(edit: Edit) -> set[int]:
 def _firing_latent(
     dictionary: Dictionary,
     avoided: set[int],
-    values: Sequence[Float[Tensor, "batch position d"]],
+    values: Sequence[Float[Tensor, "_ _ d"]],
     generator: random.Random,
 ) -> int:
     fires = torch.zeros(dictionary.n_latents, dtype=torch.bool)
@@ -265,6 +265,8 @@ def _clamp(lm: LanguageModel, text: _Text, wanted: float, edit: Clamp) -> Edit:
     side = 1.0 if as_number(edit.value) > 0 else -1.0
     chosen = _chosen(lm, text, replace(edit, value=side * 1.0), target)
     x = torch.cat([values[mask] for values, mask in chosen])
+    if len(x) == 0:
+        return edit
     n_tokens = sum(len(passages) for passages in text.passages)
     old, unit = target.read(x), target.unit(x)
 
@@ -283,7 +285,7 @@ def _clamp(lm: LanguageModel, text: _Text, wanted: float, edit: Clamp) -> Edit:
 
 def _chosen(
     lm: LanguageModel, text: _Text, edit: Edit, target: Target
-) -> list[tuple[Float[Tensor, "batch position d"], Bool[Tensor, "batch position"]]]:
+) -> list[tuple[Float[Tensor, "_ _ d"], Bool[Tensor, "_ _"]]]:
     """The activations and the tokens of them that an edit acts on."""
     found = []
     for number, site in enumerate(text.sites):

@@ -86,6 +86,8 @@ def format_edit(edit: Edit) -> str:
         UsageError: the grammar has no words for it; `save_edits` keeps any edit.
     """
     where = _format_positions(edit)
+    if edit.sinks or edit.maximum is not None:
+        raise _unwritable(edit)
     match edit:
         case Clamp(target=str(target), value=value):
             return f"{target}={as_number(value)!r}x{where}"
@@ -183,7 +185,7 @@ def _format_positions(edit: Edit) -> str:
             return f"@{name}"
         case Span(start=start, stop=stop):
             return f"@{start}:{'' if stop is None else stop}"
-        case Where(condition=str(address), threshold=threshold):
+        case Where(condition=str(address), threshold=threshold, maximum=None):
             return f"@where({Address.parse(address)}>{float(threshold)!r}x)"
     raise _unwritable(edit)
 

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from brainscan.errors import UsageError
+from brainscan.interventions import (
+    Ablate,
+    Add,
+    Clamp,
+    Direction,
+    Probe,
+    ProjectOut,
+    Scale,
+    Span,
+    Swap,
+    Where,
+    random_latent_control,
+    sign_flipped,
+    with_dictionary,
+)
+
+HOOK = "resid_post.1"
+A, B = (
+    Direction(HOOK, torch.randn(32, generator=torch.Generator().manual_seed(seed)), str(seed))
+    for seed in (1, 2)
+)
+PROBE = Where(Probe(Direction("resid_post.0", A.vector)), 0.0)
+
+EDITS = {
+    "clamp": lambda f: Clamp(f, 2.0),
+    "clamp below zero": lambda f: Clamp(f, -1.5),
+    "add": lambda f: Add(f, -0.7),
+    "scale up": lambda f: Scale(f, 3.0),
+    "scale down": lambda f: Scale(f, 0.5),
+    "ablate": Ablate,
+    "project out": ProjectOut,
+    "response only": lambda f: Clamp(f, 2.0, positions="response"),
+    "span": lambda f: Add(f, 2.0, positions=Span(0, 9)),
+    "conditional": lambda f: Clamp(f, 3.0, positions=PROBE),
+    "swap": lambda f: Swap(f, f"{HOOK}/9"),
+    "neuron": lambda f: Clamp("neurons.2/5+", 2.0),
+    "neuron scaled": lambda f: Scale("neurons.2/5-", -1.0),
+    "direction added": lambda f: Add(A, 0.5),
+    "direction clamped": lambda f: Clamp(A, 0.5),
+    "direction projected out": lambda f: ProjectOut(A),
+    "directions swapped": lambda f: Swap(A, B),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_a_control_moves_activations_as_far_as_the_edit(lm, dictionary, active, passages, kind):
+    edit = EDITS[kind](active[0])
+    control = random_latent_control(lm, dictionary, [edit], seed=3, passages=passages)
+    (match,) = control.matched
+    assert control.edits == (match.edit,)
+    assert match.change.value > 0
+    assert match.control_change.value == pytest.approx(match.change.value, rel=1e-3)
+    assert match.control_change.n == len(passages)
+    assert match.edit.positions == edit.positions
+    same_kind = isinstance(edit, Add | Scale | Clamp)
+    assert type(match.edit) is (type(edit) if same_kind else Scale)
+    before = edit.a if isinstance(edit, Swap) else edit.target
+    assert match.edit.target != before
+
+
+def test_the_signs_of_the_original_are_kept(lm, dictionary, active, passages):
+    edits = [Clamp(active[0], -2.0), Add(active[0], -1.0), Scale(active[0], 0.2)]
+    up = [Clamp(active[0], 2.0), Add(active[0], 1.0), Scale(active[0], 2.0)]
+    for chosen, sign in ((edits, -1), (up, 1)):
+        control = random_latent_control(lm, dictionary, chosen, seed=0, passages=passages)
+        clamp, add, scale = control.edits
+        assert clamp.value * sign > 0
+        assert add.strength * sign > 0
+        assert (scale.factor - 1) * sign > 0
+
+
+def test_the_seed_chooses_the_feature(lm, dictionary, active, passages):
+    edits = [Clamp(active[0], 2.0)]
+
+    def chosen(seed):
+        return random_latent_control(lm, dictionary, edits, seed, passages=passages).edits[0].target
+
+    assert chosen(1) == chosen(1)
+    targets = {chosen(seed) for seed in range(8)}
+    assert len(targets) > 3
+    assert active[0] not in targets
+
+
+def test_the_change_is_that_of_a_run_with_the_edit(lm, run, dictionary, active, passages):
+    """What is reported from captured activations is what happens in the model."""
+    from brainscan.interventions.texts import passage_tokens
+
+    edit = Clamp(active[0], 2.0, dictionary=dictionary)
+    control = random_latent_control(lm, dictionary, [edit], seed=3, passages=passages)
+    for arm, reported in (
+        (edit, control.matched[0].change),
+        (control.edits[0], control.matched[0].control_change),
+    ):
+        moved = []
+        for passage in passages:
+            ids = torch.tensor([passage_tokens(lm, passage).ids])
+            moved.append((run(HOOK, arm, ids=ids) - run(HOOK, ids=ids)).norm(dim=-1))
+        assert float(torch.cat(moved).mean()) == pytest.approx(reported.value, rel=1e-3)
+
+
+def test_an_edit_that_never_acts_has_a_control_that_never_acts(lm, dictionary, active, passages):
+    edit = Clamp(active[0], 2.0, positions=Span(9000))
+    (match,) = random_latent_control(lm, dictionary, [edit], 0, passages=passages).matched
+    assert match.change.value == match.control_change.value == 0
+
+
+def test_a_dictionary_that_never_fires_has_no_control(lm, dictionary, passages):
+    from brainscan.dictionaries.testing import random_dictionary
+
+    silent = random_dictionary(lm.d_model, hookpoint=HOOK)
+    silent.b_enc.fill_(-1e6)
+    with pytest.raises(UsageError, match="fires on neutral text"):
+        random_latent_control(lm, silent, [Clamp(f"{HOOK}/1", 1.0)], 0, passages=passages)
+
+
+def test_sign_flipped_edits_change_as_much_the_other_way(run, dictionary, active):
+    edits = [
+        Add(active[0], 0.5, dictionary=dictionary),
+        Scale(active[0], 1.5, dictionary=dictionary),
+        Ablate(active[0], dictionary=dictionary),
+        ProjectOut(A),
+        Clamp(A, 0.0),
+        Scale(A, 0.3),
+    ]
+    x = run(HOOK)
+    for edit, flipped in zip(
+        edits[:4] + edits[5:], sign_flipped(edits[:4] + edits[5:]), strict=True
+    ):
+        torch.testing.assert_close(run(HOOK, flipped) - x, x - run(HOOK, edit))
+    assert sign_flipped([Clamp(A, 2.0, positions="prompt")]) == (
+        Clamp(A, -2.0, positions="prompt"),
+    )
+
+
+@pytest.mark.parametrize(
+    "edit", [Swap(A, B), Ablate("neurons.1/2", 0.5), ProjectOut("neurons.1/2")]
+)
+def test_what_has_no_opposite_is_refused(edit):
+    with pytest.raises(UsageError, match="opposite"):
+        sign_flipped([edit])
+
+
+def test_a_dictionary_goes_to_the_edits_that_need_it(dictionary, active):
+    where = Where(active[1], 1.0)
+    edits = [Clamp(active[0], 1.0), Add(A, 1.0, positions=where), Ablate("resid_post.2/3")]
+    first, second, third = with_dictionary(edits, dictionary)
+    assert first.dictionary is dictionary
+    assert second.dictionary is None
+    assert second.positions.dictionary is dictionary
+    assert third == edits[2]
+    assert third.dictionary is None
+    assert with_dictionary(edits, None) == tuple(edits)

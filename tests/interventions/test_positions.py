@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from brainscan.errors import UsageError
+from brainscan.interventions import Add, Clamp, Direction, Probe, Span, Where
+from brainscan.models import capture
+from brainscan.models.generate import Sampling
+
+HOOK = "resid_post.1"
+DIRECTION = Direction(HOOK, torch.randn(32, generator=torch.Generator().manual_seed(1)), "d")
+
+
+def _changed(run, edit, **options):
+    """Which tokens an edit changes at its hookpoint."""
+    return (run(HOOK, edit, **options) != run(HOOK, **options)).any(-1).nonzero()[:, 0].tolist()
+
+
+def test_prompt_and_response(run, ids):
+    n = ids.shape[1]
+    assert _changed(run, Add(DIRECTION, 1.0, positions="prompt")) == list(range(n))
+    assert _changed(run, Add(DIRECTION, 1.0, positions="response")) == []
+    split = {"prompt_lengths": [3]}
+    assert _changed(run, Add(DIRECTION, 1.0, positions="prompt"), **split) == [0, 1, 2]
+    assert _changed(run, Add(DIRECTION, 1.0, positions="response"), **split) == list(range(3, n))
+
+
+def test_a_span_counts_from_the_first_token_whatever_the_padding(run, ids):
+    n = ids.shape[1]
+    assert _changed(run, Add(DIRECTION, 1.0, positions=Span(2, 4))) == [2, 3]
+    assert _changed(run, Add(DIRECTION, 1.0, positions=Span(n - 2))) == [n - 2, n - 1]
+    padding = torch.zeros(1, 5, dtype=torch.long)
+    left = {
+        "ids": torch.cat([padding, ids], dim=1),
+        "mask": torch.cat([padding, torch.ones_like(ids)], dim=1),
+    }
+    assert _changed(run, Add(DIRECTION, 1.0, positions=Span(2, 4)), **left) == [7, 8]
+    assert _changed(run, Add(DIRECTION, 1.0), **left) == list(range(5, 5 + n))
+
+
+def test_sinks_are_left_alone_unless_asked_for(lm, site):
+    x = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
+    x[0, 0] *= 100
+    spot = site(2, 6)
+
+    def changed(**options):
+        ((_, hook),) = Add(DIRECTION, 1.0, **options).attach(lm)
+        return (hook(x, spot) != x).any(-1)
+
+    assert changed()[0].tolist() == [False] + 5 * [True]
+    assert changed()[1].all()
+    assert changed(positions="prompt")[0].tolist() == [False] + 5 * [True]
+    assert changed(sinks=True).all()
+    assert changed(positions=Span(0, 2))[0].tolist() == 2 * [True] + 4 * [False]
+
+
+def test_where_a_feature_of_the_same_hookpoint_passes_its_threshold(run, dictionary, active):
+    watched = int(active[0].split("/")[1])
+    activation = dictionary.activations_of(run(HOOK), [watched])[:, 0]
+    threshold = float(activation[activation > 0].median())
+    expected = (activation > threshold).nonzero()[:, 0].tolist()
+    assert 0 < len(expected) < len(activation)
+    where = Where(active[0], threshold, dictionary=dictionary)
+    edit = Clamp(active[1], 9.0, positions=where, dictionary=dictionary)
+    assert _changed(run, edit) == expected
+
+
+@pytest.mark.parametrize("read_at", ["resid_post.0", "attn_out.1", HOOK])
+def test_where_a_probe_passes_at_the_same_or_an_earlier_hookpoint(run, read_at):
+    mean = torch.full((32,), 0.1)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(2))
+    scores = (run(read_at) - mean) @ vector + 0.5
+    middle = len(scores) // 2
+    threshold = float(scores.sort().values[middle : middle + 2].mean())
+    probe = Probe(Direction(read_at, vector, "probe", mean), bias=0.5)
+    edit = Add(DIRECTION, 1.0, positions=Where(probe, threshold))
+    assert _changed(run, edit) == (scores > threshold).nonzero()[:, 0].tolist()
+
+
+def test_where_sees_what_former_edits_of_the_hookpoint_made(run, dictionary, active):
+    where = Where(active[0], 4.0, dictionary=dictionary)
+    edit = Add(DIRECTION, 1.0, positions=where)
+    assert _changed(run, edit) == []
+    raised = Clamp(active[0], 50.0, dictionary=dictionary)
+    assert not torch.equal(run(HOOK, raised, edit), run(HOOK, raised))
+
+
+def test_a_condition_cannot_be_read_later_than_the_edit(lm):
+    later = Where(Probe(Direction("mlp_out.2", torch.ones(32))), 0.0)
+    with pytest.raises(UsageError, match=r"resid_post\.1 or earlier; got mlp_out\.2"):
+        Add(DIRECTION, 1.0, positions=later).attach(lm)
+
+
+def test_positions_in_generation_with_left_padding_and_a_cache(lm):
+    """Each new token is read once; a response edit acts on it and never on the prompt."""
+    prompts = [lm.tokenize("the day"), lm.tokenize("that you was with one word")]
+    seen = {"prompt": [], "response": []}
+
+    class Recorder:
+        def __init__(self, positions):
+            self.edit = Add(DIRECTION, 1.0, positions=positions)
+            self.positions = positions
+
+        def attach(self, model):
+            ((hookpoint, hook),) = self.edit.attach(model)
+
+            def watched(x, site):
+                edited = hook(x, site)
+                changed = (edited != x).any(-1)
+                seen[self.positions].append((changed, site.positions))
+                return edited
+
+            return [(hookpoint, watched)]
+
+    recorders = [Recorder("prompt"), Recorder("response")]
+    lm.generate(prompts, Sampling(max_new_tokens=4), edits=recorders)
+    first, *rest = seen["prompt"]
+    assert torch.equal(first[0], first[1] >= 0)
+    assert not any(changed.any() for changed, _ in rest)
+    first, *rest = seen["response"]
+    assert not first[0].any()
+    assert rest
+    assert all(changed.all() for changed, _ in rest)
+
+
+def test_a_where_condition_keeps_no_state_between_forwards(lm, ids):
+    probe = Probe(Direction("resid_post.0", torch.ones(32)))
+    with lm.edit(Add(DIRECTION, 1.0, positions=Where(probe, 0.0))), capture(lm, [HOOK]) as seen:
+        lm.forward(ids)
+        first = seen[HOOK]
+        lm.forward(ids[:, :3])
+        lm.forward(ids)
+    assert torch.equal(seen[HOOK], first)
