@@ -5,8 +5,8 @@ How a forward pass is read and changed:
 1. ``intervene`` asks each intervention for its hooks and registers them on the modules that
    `families` names. A hook gets the activation and a `Site`, and returns a new tensor, or the same
    object for "no change": then nothing is replaced and the logits stay bit for bit.
-2. A hook before the model's own forward keeps the call's arguments. The `Site` is made from them
-   at most once per forward, when the first hook asks for it.
+2. A hook before the model's own forward keeps the call's arguments and the length of the cache.
+   The `Site` is made from them at most once per forward, when the first hook asks for it.
 3. ``capture`` keeps what passes. Entered inside ``intervene`` it sees the edited values, entered
    outside the values before. With ``stop`` the forward ends at the last hookpoint asked for.
 4. On leaving, however that happens, every hook is removed.
@@ -151,10 +151,12 @@ class _Call:
     def __init__(self, prompt_lengths: Sequence[int] | None) -> None:
         self.prompt_lengths = prompt_lengths
         self.inputs: Mapping[str, Any] = {}
+        self.past = 0
         self.sites: dict[tuple[str, torch.device], Site] = {}
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.inputs = {"input_ids": args[0], **kwargs} if args else dict(kwargs)
+        self.past = _past_length(self.inputs)  # the layers fill the cache as they run
         self.sites = {}
 
     def site(self, hookpoint: str, device: torch.device) -> Site:
@@ -171,11 +173,11 @@ class _Call:
         return self.sites[key]
 
     def _make(self) -> Site:
-        tokens, past = _tokens(self.inputs), _past_length(self.inputs)
-        positions = _positions(self.inputs, tokens, past)
+        tokens = _tokens(self.inputs)
+        positions = _positions(self.inputs, tokens, self.past)
         real = positions >= 0
         if self.prompt_lengths is None:
-            return Site("", positions, real if past == 0 else torch.zeros_like(real), tokens)
+            return Site("", positions, real if self.past == 0 else torch.zeros_like(real), tokens)
         if len(self.prompt_lengths) != len(tokens):
             raise UsageError(
                 f"a prompt length for each of the batch's {len(tokens)} rows",
