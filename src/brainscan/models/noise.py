@@ -73,13 +73,13 @@ def _draw(
     temperature: float,
     top_p: float,
 ) -> Int[Tensor, " row"]:
-    scaled = logits.float() / temperature
+    best, leader = logits.max(-1, keepdim=True)
+    scaled = (logits.float() - best.float()) / temperature
     if top_p < 1:
         scaled = _nucleus(scaled, top_p)
     vocab = scaled.shape[1]
     words = uniform_words(seeds, index, vocab, scaled.device)
-    best, leader = scaled.max(-1, keepdim=True)
-    bar = best.double() + gumbel(words.gather(1, leader))
+    bar = gumbel(words.gather(1, leader))
     chance = (scaled - (bar - _REACH).float()).exp_().add_(_BEHIND)
     rows, tokens = (words <= chance).nonzero(as_tuple=True)
     scores = scaled[rows, tokens].double() + gumbel(words[rows, tokens])
