@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def read_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
         model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=dtype, **source)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
         pre = _pre_tokenizer_name(file)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, IndexError, OSError, struct.error) as error:
         raise UnknownModelError(
             "a GGUF file of an architecture that transformers can read",
             f"{file}: {_first_line(error)}",

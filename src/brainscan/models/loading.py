@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -165,6 +166,7 @@ def _weights_hash(folder: Path, files: list[Path]) -> str:
 
 
 def _read(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from brainscan.models.gguf_files import read_gguf
@@ -177,7 +179,7 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTo
                 path, dtype=dtype, local_files_only=True, use_safetensors=True
             )
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, SafetensorError) as error:
             raise UnknownModelError(
                 "a causal language model that transformers can read",
                 f"{path}: {str(error).strip().splitlines()[0]}",
@@ -192,12 +194,15 @@ def _merge(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     except ImportError as error:
         raise MissingExtraError("peft", "stress") from error
     try:
-        adapted = PeftModel.from_pretrained(model, str(adapter))
+        with warnings.catch_warnings():  # of transformers to peft's authors
+            warnings.simplefilter("ignore", FutureWarning)
+            merged: PreTrainedModel = PeftModel.from_pretrained(
+                model, str(adapter)
+            ).merge_and_unload()
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"an adapter made for {type(model).__name__} of this shape",
             f"{adapter}: {str(error).strip().splitlines()[0]}",
             "use the model that its adapter_config.json names",
         ) from error
-    merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
