@@ -45,6 +45,8 @@ class ActivationView:
     """The activation itself."""
     share: float
     """The activation as a share of the latent's maximum."""
+    label: str = ""
+    """A few words on when the latent fires."""
 
 
 @dataclass(frozen=True)
