@@ -6,7 +6,18 @@ from pathlib import Path
 
 import typer
 
-from brainscan.cli.options import ContextLength, Corpus, Hookpoints, Json, Model, Out, Seed, Tokens
+from brainscan.cli.options import (
+    ContextLength,
+    Corpus,
+    Hookpoints,
+    Json,
+    Model,
+    Out,
+    Seed,
+    Split,
+    SplitName,
+    Tokens,
+)
 from brainscan.cli.output import note, print_json, working
 
 app = typer.Typer(name="activations", help="Harvest a model's activations.", no_args_is_help=True)
@@ -27,6 +38,7 @@ def harvest(
     model: Model = None,
     tokens: Tokens = 1_000_000,
     corpus: Corpus = "builtin",
+    split: Split = SplitName.TRAIN,
     context: ContextLength = 1024,
     seed: Seed = 0,
     as_json: Json = False,
@@ -41,7 +53,9 @@ def harvest(
         from brainscan.cli.parts import open_model
 
         lm = open_model(model)
-        config = HarvestConfig(hookpoints=tuple(at), tokens=tokens, context=context, seed=seed)
+        config = HarvestConfig(
+            hookpoints=tuple(at), tokens=tokens, context=context, seed=seed, split=split.part
+        )
         store = run(lm, open_corpus(corpus), config, out)
         kept, sinks = store.n_tokens, store.n_sinks
     result = {

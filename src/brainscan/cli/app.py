@@ -16,7 +16,7 @@ from typing import Annotated, TextIO
 import typer
 
 import brainscan
-from brainscan.cli import activations, dictionary, models, output
+from brainscan.cli import activations, atlas, dictionary, models, output, scan, steer
 from brainscan.errors import BrainscanError, UsageError
 
 TRACEBACK = "BRAINSCAN_TRACEBACK"
@@ -29,14 +29,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (models.app, activations.app, dictionary.app):
+for group in (models.app, activations.app, dictionary.app, atlas.app):
     app.add_typer(group)
+app.command(epilog=scan.EXAMPLE)(scan.scan)
+app.command(epilog=steer.EXAMPLE)(steer.steer)
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         print(f"brainscan {brainscan.__version__}")
         raise typer.Exit()
+    return asked
 
 
 @app.callback()
@@ -81,7 +84,7 @@ def _run(arguments: list[str]) -> int:
         raise
     except OSError as error:
         full = error.errno == errno.ENOSPC
-        return _fail(str(output.disk_full("the result")) if full else _surprise(error), 1, error)
+        return _fail("the disk is full: free some space" if full else _surprise(error), 1, error)
     except Exception as error:
         return _fail(_surprise(error), 1, error)
     if result == 130:

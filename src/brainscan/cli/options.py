@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 """The model of every verb that is not given one."""
 
+
+class SplitName(StrEnum):
+    """Parts of a corpus."""
+
+    TRAIN = "train"
+    SELECT = "select"
+    TEST = "test"
+    ALL = "all"
+
+    @property
+    def part(self) -> Literal["train", "select", "test"] | None:
+        """The split as corpora know it; None for all."""
+        return _PARTS[self.value]
+
+
+_PARTS: Mapping[str, Literal["train", "select", "test"] | None] = {
+    "train": "train",
+    "select": "select",
+    "test": "test",
+    "all": None,
+}
 _COUNT = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?)(?P<unit>[kKmMbB]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
@@ -78,4 +101,8 @@ Html = Annotated[
 AtlasFolder = Annotated[
     Path | None,
     typer.Option("--atlas", help="Folder of an atlas. Default: the dictionary's own."),
+]
+Split = Annotated[
+    SplitName,
+    typer.Option("--split", help="The part of the corpus to read; dictionaries train on 'train'."),
 ]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainscan.errors import DiskFullError
+from brainscan.artifacts import write_file
 from brainscan.stats import Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+_STYLES = ("", "on #3b2a10", "black on #a86f14", "bold black on #ffb000")
 
 
 @contextmanager
@@ -58,6 +59,17 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
+def heat(tokens: Sequence[str], shares: Sequence[float]) -> Text:
+    """Tokens in one run, each on a background as strong as its share, from 0 to 1."""
+    from rich.text import Text
+
+    line = Text()
+    for token, share in zip(tokens, shares, strict=True):
+        shown = token.replace("\n", "\u21b5").replace("\t", " ")
+        line.append(shown, style=_STYLES[min(int(share * len(_STYLES)), len(_STYLES) - 1)])
+    return line
+
+
 def note(message: str) -> None:
     """Tells the user something on stderr."""
     print(message, file=sys.stderr, flush=True)
@@ -70,19 +82,4 @@ def write_page(path: Path, html: str) -> None:
         DiskFullError: there is no space left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
-            raise disk_full(str(path)) from error
-        raise
-
-
-def disk_full(where: str) -> DiskFullError:
-    """The error for a disk without space."""
-    return DiskFullError(
-        f"space to write {where}", "the disk is full", "free some space and run it again"
-    )
+    write_file(path, html.encode("utf-8", "replace"))

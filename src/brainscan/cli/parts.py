@@ -44,6 +44,14 @@ def open_pair(model: str | None, dictionary: str | None) -> Pair:
     return Pair(lm, found.to(lm.device))
 
 
+def open_dictionary(model: str | None, name: str | None) -> Dictionary:
+    """The dictionary of that name, or the one shipped for the model, without loading the model."""
+    from brainscan.dictionaries import Dictionary
+    from brainscan.dictionaries.base import DEFAULT_HOOKPOINT
+
+    return Dictionary.load(name or f"{model or DEFAULT_MODEL}/{DEFAULT_HOOKPOINT}")
+
+
 def read_text(path: Path) -> str:
     """A text file's content.
 
@@ -51,18 +59,28 @@ def read_text(path: Path) -> str:
         CorpusError: there is no such file, it is not UTF-8, or it is empty.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"UTF-8 text in {path}",
-            f"byte 0x{error.object[error.start]:02x} at offset {error.start}",
-            "convert the file to UTF-8",
-        ) from error
+        data = path.read_bytes()
     except OSError as error:
         raise CorpusError(
             f"a text file at {path}", (error.strerror or "an error").lower(), "check the path"
         ) from error
-    return checked_text(text, str(path))
+    return checked_text(decoded(data, str(path)), str(path))
+
+
+def decoded(data: bytes, source: str) -> str:
+    """Bytes as text.
+
+    Raises:
+        CorpusError: they are not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"UTF-8 text in {source}",
+            f"byte 0x{data[error.start]:02x} at offset {error.start}",
+            "convert it to UTF-8",
+        ) from error
 
 
 def checked_text(text: str, source: str) -> str:
