@@ -34,7 +34,7 @@ from brainscan.models import LanguageModel, intervene
 from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Int, Tensor
 
-_TOKENS_AT_ONCE = 256
+_TOKENS_AT_ONCE = 16  # so that intermediate results stay in the processor's cache
 
 
 class PassageSums(NamedTuple):
