@@ -49,6 +49,11 @@ def test_at_most_k_latents_are_active(k: int, seed: int) -> None:
     assert (code.values >= 0).all()
 
 
+def test_no_tokens_have_an_empty_code() -> None:
+    code = random_dictionary(16, 64, 4).encode(torch.zeros(2, 0, 16))
+    assert code.values.shape == (2, 0, 4)
+
+
 def test_many_tokens_are_encoded_as_few_are() -> None:
     dictionary = random_dictionary(32, 512, 8)
     x = torch.randn(300, 32)

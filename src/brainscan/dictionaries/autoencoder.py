@@ -72,7 +72,7 @@ class Autoencoder(Dictionary):
             code = self._encode_few(flat.float())
         else:
             code = _joined([self._encode_many(chunk) for chunk in flat.split(_CHUNK)])
-        indices, values = (part.view(*x.shape[:-1], -1) for part in code)
+        indices, values = (part.view(*x.shape[:-1], part.shape[-1]) for part in code)
         return SparseCode(indices, values)
 
     def _encode_few(self, x: Float[Tensor, "token d"]) -> SparseCode:
