@@ -13,7 +13,7 @@ from brainscan.artifacts import ModelRef
 from brainscan.errors import UsageError
 from brainscan.models import families
 from brainscan.models.hooks import Intervention, intervene
-from brainscan.shapes import Float, Int, Tensor
+from brainscan.shapes import Bool, Float, Int, Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -138,7 +138,7 @@ class LanguageModel:
     def forward(
         self,
         ids: Int[Tensor, "batch position"],
-        mask: Int[Tensor, "batch position"] | None = None,
+        mask: Int[Tensor, "batch position"] | Bool[Tensor, "batch position"] | None = None,
         *,
         grad: bool = False,
     ) -> Float[Tensor, "batch position vocab"]:
@@ -171,7 +171,7 @@ class LanguageModel:
         """Continues prompts in batches; the options are those of `generate.generate`."""
         from brainscan.models import generate
 
-        return generate.generate(self, prompts, sampling or generate.Sampling(), **options)
+        return generate.generate(self, prompts, sampling, **options)
 
     def chat(self, messages: Messages, sampling: Sampling | None = None, **options: Any) -> str:
         """The model's answer to a message or a conversation."""
