@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from brainscan.dictionaries.testing import random_dictionary
-from brainscan.errors import DictionaryMismatchError, UsageError
+from brainscan.errors import DictionaryMismatchError, UnknownFeatureError, UsageError
 from brainscan.features import scan
 from brainscan.features.reading import read
 
@@ -86,3 +86,14 @@ def test_bad_input_is_refused(lm, dictionary, atlas):
 def test_a_single_token_can_be_scanned(lm, dictionary, atlas):
     result = scan(lm, "the", dictionary, atlas)
     assert len(result.tokens) == 1 and result.tokens[0].sink
+
+
+def test_followed_latents_come_first_with_their_shares(lm, dictionary, atlas):
+    result = scan(lm, TEXT, dictionary, atlas, top=1, follow=["resid_post.1/9"])
+    assert result.latents[0].id == "resid_post.1/9"
+    reading = read(lm, torch.tensor([lm.tokenize(TEXT)]), dictionary.hookpoint)
+    exact = dictionary.activations_of(reading.values[0], [9])[:, 0] * ~reading.sinks[0]
+    assert result.latents[0].shares == pytest.approx(exact.clamp(max=1).tolist(), rel=1e-4)
+    for address in ("resid_post.2/9", "resid_post.1/48", "resid_post.1/9+"):
+        with pytest.raises(UnknownFeatureError):
+            scan(lm, TEXT, dictionary, atlas, follow=[address])

@@ -45,7 +45,7 @@ class FeatureCard(CardView):
 
     def to_html(self) -> str:
         """A page of its own."""
-        return page(f"{self.id}: {self.label}", [Section("Feature card", feature_card(self))])
+        return page(self.id, [Section("", feature_card(self))])
 
     def _repr_html_(self) -> Html:
         return fragment(feature_card(self))

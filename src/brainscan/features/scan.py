@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from brainscan.dictionaries import Address, Dictionary
-from brainscan.errors import UsageError
+from brainscan.errors import UnknownFeatureError, UsageError
 from brainscan.features.atlas import Atlas
 from brainscan.features.label import promotes
 from brainscan.features.outputs import has_outputs, outputs
@@ -95,7 +95,7 @@ class Scan:
         """A page of its own."""
         return page(
             "What fires on each token",
-            [Section("The text", self.strip())],
+            [Section("", self.strip())],
             facts=[
                 ("model", self.model),
                 ("dictionary", self.dictionary),
@@ -107,6 +107,14 @@ class Scan:
         return fragment(self.strip())
 
 
+class _Firing(NamedTuple):
+    """One latent at one token."""
+
+    latent: int
+    value: float
+    share: float
+
+
 class _Code(NamedTuple):
     """The firings of a text: a row for each token, strongest first, and none for sinks."""
 
@@ -116,6 +124,18 @@ class _Code(NamedTuple):
     """The values as shares of each latent's maximum."""
     sinks: Bool[Tensor, " token"]
 
+    def strongest(self, top: int) -> list[list[_Firing]]:
+        """The strongest firings of each token."""
+        columns = (part[:, :top].tolist() for part in (self.latents, self.values, self.shares))
+        return [
+            [_Firing(*cell) for cell in zip(*row, strict=True) if cell[1] > 0]
+            for row in zip(*columns, strict=True)
+        ]
+
+    def shares_of(self, latent: int) -> tuple[float, ...]:
+        """The share of one latent at each token."""
+        return tuple((self.shares * (self.latents == latent)).sum(1).tolist())
+
 
 def scan(
     lm: LanguageModel,
@@ -124,6 +144,7 @@ def scan(
     atlas: Atlas | None = None,
     *,
     top: int = 5,
+    follow: Sequence[str] = (),
 ) -> Scan:
     """Finds the most active latents of each token.
 
@@ -133,9 +154,11 @@ def scan(
         dictionary: whose latents; the model's shipped one when left out.
         atlas: where labels and examples come from; the dictionary's, if it has one.
         top: how many latents for each token.
+        follow: addresses of latents to colour the text by, ahead of those that stand out in it.
 
     Raises:
         UsageError: the text is empty, or ``top`` is below 1.
+        UnknownFeatureError: a latent to follow is not in the dictionary.
         DictionaryMismatchError: the dictionary does not fit the model.
     """
     if top < 1:
@@ -148,33 +171,37 @@ def scan(
         dictionary = Dictionary.for_model(lm)
     else:
         dictionary.check_model(lm)
+    followed = [_number(dictionary, address) for address in follow]
     code = _encode(lm, dictionary, tokens)
-    fired = [
-        [pair for pair in zip(*row, strict=True) if pair[1] > 0]
-        for row in zip(
-            code.latents[:, :top].tolist(),
-            code.values[:, :top].tolist(),
-            code.shares[:, :top].tolist(),
-            strict=True,
-        )
-    ]
-    telling = _telling(dictionary, code)
-    used = list(dict.fromkeys([*telling, *(pair[0] for row in fired for pair in row)]))
+    coloured = list(dict.fromkeys([*followed, *_telling(dictionary, code)]))
+    coloured = coloured[: max(_COLOURS, len(followed))]
+    rows = code.strongest(top)
+    used = list(dict.fromkeys([*coloured, *(firing.latent for row in rows for firing in row)]))
     known = _describe(lm, dictionary, atlas or Atlas.find(dictionary), used)
-    for latent in telling:
-        known[latent] = replace(known[latent], shares=_shares_of(code, latent))
-    views = tuple(
+    for latent in coloured:
+        known[latent] = replace(known[latent], shares=code.shares_of(latent))
+    views = _views(lm.token_strings(tokens), rows, code.sinks.tolist(), known)
+    return Scan(lm.name, dictionary.name, views, tuple(known.values()))
+
+
+def _views(
+    strings: Sequence[str],
+    rows: Sequence[Sequence[_Firing]],
+    sinks: Sequence[bool],
+    known: Mapping[int, LatentView],
+) -> tuple[TokenView, ...]:
+    return tuple(
         TokenView(
             string,
             position,
-            tuple(ActivationView(known[n].id, v, s, known[n].label) for n, v, s in row),
+            tuple(
+                ActivationView(known[latent].id, value, share, known[latent].label)
+                for latent, value, share in row
+            ),
             sink,
         )
-        for position, (string, row, sink) in enumerate(
-            zip(lm.token_strings(tokens), fired, code.sinks.tolist(), strict=True)
-        )
+        for position, (string, row, sink) in enumerate(zip(strings, rows, sinks, strict=True))
     )
-    return Scan(lm.name, dictionary.name, views, tuple(known.values()))
 
 
 def _encode(lm: LanguageModel, dictionary: Dictionary, tokens: Sequence[int]) -> _Code:
@@ -217,9 +244,15 @@ def _telling(dictionary: Dictionary, code: _Code) -> list[int]:
     return [n for n, s in zip(best.indices.tolist(), best.values.tolist(), strict=True) if s > 0]
 
 
-def _shares_of(code: _Code, latent: int) -> tuple[float, ...]:
-    shares = (code.shares * (code.latents == latent)).sum(1)
-    return tuple(shares.tolist())
+def _number(dictionary: Dictionary, address: str) -> int:
+    wanted = Address.parse(address)
+    if wanted.hookpoint != dictionary.hookpoint or wanted.sign:
+        raise UnknownFeatureError(
+            f"a latent of {dictionary.name}, at {dictionary.hookpoint}",
+            address,
+            "`brainscan atlas search` prints addresses",
+        )
+    return dictionary.checked(wanted.index)
 
 
 def _describe(

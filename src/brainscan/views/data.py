@@ -174,7 +174,7 @@ class Section:
     """A part of a page."""
 
     title: str
-    """Its heading."""
+    """Its heading; empty for none, on a page with one section."""
     body: Html
     """What it shows, as one of the views made it."""
     lead: str = ""

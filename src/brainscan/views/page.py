@@ -93,8 +93,11 @@ def _contents(sections: Sequence[Section], names: Sequence[str]) -> str:
 
 def _section(section: Section, name: str, order: int) -> str:
     lead = f'<p class="bs-lead">{escape(section.lead)}</p>' if section.lead else ""
-    return (
-        f'<section id="{name}" class="bs-section" aria-labelledby="{name}-title">'
+    title = (
         f'<h2 id="{name}-title"><span class="bs-order" aria-hidden="true">{order}</span>'
-        f"{escape(section.title)}</h2>{lead}{section.body}</section>"
+        f"{escape(section.title)}</h2>"
+        if section.title
+        else ""
     )
+    named = f' aria-labelledby="{name}-title"' if title else ""
+    return f'<section id="{name}" class="bs-section"{named}>{title}{lead}{section.body}</section>'

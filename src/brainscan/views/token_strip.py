@@ -20,13 +20,18 @@ def token_strip(tokens: Sequence[TokenView], latents: Sequence[LatentView]) -> H
     Args:
         tokens: the text's tokens, each with its most active latents.
         latents: what to tell of the latents named in ``tokens``; those with shares get a button
-            that colours the text by them.
+            that colours the text by them, and the first of them colours it to begin with.
     """
     if not tokens:
         return Html('<p class="bs-none">There are no tokens to show.</p>')
     index = {latent.id: i for i, latent in enumerate(latents)}
-    first = _strongest(tokens)
-    boxes = join(_token(token, i, i == first) for i, token in enumerate(tokens))
+    tops = [max((a.share for a in token.latents), default=0.0) for token in tokens]
+    shares = next((latent.shares for latent in latents if latent.shares), tops)
+    first = list(shares).index(max(shares))
+    boxes = join(
+        _token(token, i, share, i == first)
+        for i, (token, share) in enumerate(zip(tokens, shares, strict=True))
+    )
     store = join(_stored(latent) for latent in latents)
     data = {
         "tokens": [
@@ -56,13 +61,7 @@ def token_strip(tokens: Sequence[TokenView], latents: Sequence[LatentView]) -> H
     )
 
 
-def _strongest(tokens: Sequence[TokenView]) -> int:
-    tops = [max((a.share for a in token.latents), default=-1.0) for token in tokens]
-    return tops.index(max(tops))
-
-
-def _token(token: TokenView, order: int, chosen: bool) -> str:
-    share = max((a.share for a in token.latents), default=0.0)
+def _token(token: TokenView, order: int, share: float, chosen: bool) -> str:
     kind = "bs-token bs-sink" if token.sink else "bs-token"
     strongest = f", {token.latents[0].id}" if token.latents else ""
     note = "attention sink" if token.sink else f"position {token.position}{strongest}"
@@ -85,19 +84,19 @@ def _stored(latent: LatentView) -> str:
 
 
 def _buttons(latents: Sequence[LatentView]) -> str:
-    choices = [
-        f'<button type="button" class="bs-choice" data-i="{i}" aria-pressed="false" '
-        f'title="{escape(latent.id)}"><bdi>{escape(latent.label)}</bdi></button>'
-        for i, latent in enumerate(latents)
-        if latent.shares
-    ]
+    choices = [(str(i), latent) for i, latent in enumerate(latents) if latent.shares]
     if not choices:
         return ""
+    buttons = join(
+        f'<button type="button" class="bs-choice" data-i="{i}" title="{escape(latent.id)}" '
+        f'aria-pressed="{"true" if i == choices[0][0] else "false"}">'
+        f"<bdi>{escape(latent.label or latent.id)}</bdi></button>"
+        for i, latent in choices
+    )
     return (
         '<div class="bs-choices" role="group" aria-label="Colour the text by">'
-        '<span class="bs-hint">Colour by</span>'
-        '<button type="button" class="bs-choice" data-i="" aria-pressed="true">the strongest '
-        f"latent of each token</button>{join(choices)}</div>"
+        f'<span class="bs-hint">Colour by</span>{buttons}<button type="button" class="bs-choice" '
+        'data-i="" aria-pressed="false">the strongest latent of each token</button></div>'
     )
 
 

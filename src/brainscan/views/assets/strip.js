@@ -44,7 +44,9 @@
       place.textContent = "position " + token.dataset.position;
       head.append(word, place);
       const latents = data.tokens[Number(token.dataset.i)];
-      const parts = latents.map((latent, i) => entry(latent, i === 0));
+      const shown = strip.querySelector(".bs-choice[aria-pressed='true']")?.dataset.i;
+      const open = Math.max(0, latents.findIndex((latent) => String(latent[0]) === shown));
+      const parts = latents.map((latent, i) => entry(latent, i === open));
       if (token.classList.contains("bs-sink")) {
         parts.push(say("An attention sink: its activation is not text and is left out."));
       } else if (!parts.length) {
