@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainscan.dictionaries import Address, Dictionary
     from brainscan.errors import BrainscanError
-    from brainscan.features import Atlas, scan
+    from brainscan.features import Atlas
+    from brainscan.features.scan import scan
     from brainscan.interventions import (
         Ablate,
         Add,
@@ -66,7 +67,8 @@ __all__ = [
 _ROOMS = {
     "brainscan.dictionaries": ("Address", "Dictionary"),
     "brainscan.errors": ("BrainscanError",),
-    "brainscan.features": ("Atlas", "scan"),
+    "brainscan.features": ("Atlas",),
+    "brainscan.features.scan": ("scan",),
     "brainscan.interventions": (
         "Ablate",
         "Add",
