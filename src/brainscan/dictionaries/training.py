@@ -44,8 +44,15 @@ Chunk = Mapping[str, Float[Tensor, "token d"]]
 class Source(Protocol):
     """Where activations come from."""
 
-    hookpoints: tuple[str, ...]
-    model: ModelRef | None
+    @property
+    def hookpoints(self) -> tuple[str, ...]:
+        """The hookpoints that it gives, as canonical names."""
+        ...
+
+    @property
+    def model(self) -> ModelRef | None:
+        """The model that the activations are of, if that is known."""
+        ...
 
     @property
     def settings(self) -> Mapping[str, Any]:
