@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from brainscan.views.data import ExampleView, GenerationView
-from brainscan.views.html import Html, escape, join, number, token_text
+from brainscan.views.html import Html, escape, join, number, parted, token_text
 
 
 def heat(share: float) -> str:
@@ -28,13 +28,13 @@ def tinted(
     parts = []
     for i, token in enumerate(tokens):
         share = shares[i] if i < len(shares) else 0.0
-        text = token_text(token, breaks=breaks)
+        space, word = parted(token)
+        text = token_text(word, breaks=breaks)
         if start + i == peak:
-            parts.append(f'<mark class="bs-tint bs-peak" style="{heat(share)}">{text}</mark>')
+            text = Html(f'<mark class="bs-tint bs-peak" style="{heat(share)}">{text}</mark>')
         elif share > 0.02:
-            parts.append(f'<span class="bs-tint" style="{heat(share)}">{text}</span>')
-        else:
-            parts.append(text)
+            text = Html(f'<span class="bs-tint" style="{heat(share)}">{text}</span>')
+        parts.append(space + text)
     return join(parts)
 
 

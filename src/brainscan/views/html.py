@@ -46,6 +46,15 @@ def token_text(text: str, *, breaks: bool) -> Html:
     return Html(escaped.replace("\t", mark.format("⇥", "\t" if breaks else " ")))
 
 
+def parted(text: str) -> tuple[str, str]:
+    """A token's leading spaces and the rest, so that colour is not put on the space before a word.
+
+    A token of spaces alone is all rest.
+    """
+    word = text.lstrip(" ")
+    return (text[: len(text) - len(word)], word) if word else ("", text)
+
+
 def script_data(value: object) -> Html:
     """Data for a script, as JSON that cannot end the element it stands in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from brainscan.views.data import LatentView, TokenView
 from brainscan.views.examples import example_list, heat, name, quoted
-from brainscan.views.html import Html, escape, join, script_data, token_text
+from brainscan.views.html import Html, escape, join, parted, script_data, token_text
 
 
 def token_strip(tokens: Sequence[TokenView], latents: Sequence[LatentView]) -> Html:
@@ -65,11 +65,13 @@ def _token(token: TokenView, order: int, share: float, chosen: bool) -> str:
     kind = "bs-token bs-sink" if token.sink else "bs-token"
     strongest = f", {token.latents[0].id}" if token.latents else ""
     note = "attention sink" if token.sink else f"position {token.position}{strongest}"
+    space, word = parted(token.text)
     return (
-        f'<span class="{kind}" role="option" aria-selected="{"true" if chosen else "false"}" '
+        f'{space}<span class="{kind}" role="option" '
+        f'aria-selected="{"true" if chosen else "false"}" '
         f'tabindex="{0 if chosen else -1}" data-i="{order}" data-position="{token.position}" '
         f'aria-description="{escape(note)}" style="{heat(share)}">'
-        f"{token_text(token.text, breaks=True)}</span>"
+        f"{token_text(word, breaks=True)}</span>"
     )
 
 
