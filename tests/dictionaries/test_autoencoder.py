@@ -50,8 +50,9 @@ def test_at_most_k_latents_are_active(k: int, seed: int) -> None:
 
 
 def test_no_tokens_have_an_empty_code() -> None:
-    code = random_dictionary(16, 64, 4).encode(torch.zeros(2, 0, 16))
-    assert code.values.shape == (2, 0, 4)
+    for threshold in (None, 0.5):
+        dictionary = replace(random_dictionary(16, 64, 4), threshold=threshold)
+        assert dictionary.encode(torch.zeros(2, 0, 16)).values.shape == (2, 0, 4)
 
 
 def test_many_tokens_are_encoded_as_few_are() -> None:

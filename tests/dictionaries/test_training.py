@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from brainscan.activations import HarvestConfig, harvest, open_corpus
 from brainscan.artifacts import ModelRef
 from brainscan.dictionaries import training
 from brainscan.dictionaries.losses import fraction_of_variance_unexplained
 from brainscan.dictionaries.trainer import Trainer, TrainingConfig
-from brainscan.errors import ArtifactError, UsageError
+from brainscan.errors import ArtifactError, CorpusError, UnknownHookpointError, UsageError
+from brainscan.models.tiny import tiny
 
+HOOKPOINT = "resid_post.1"
 CONFIG = TrainingConfig(n_latents=64, k=4, tokens=6000, batch=250, dead_after=2000)
 
 
@@ -37,12 +40,16 @@ class Planted:
     fail_at: int = 10**9
     model: ModelRef | None = None
 
+    device: str = "cpu"
+    tokens: int | None = None
+    n_chunks: int = 40
+
     @property
     def settings(self) -> dict[str, int]:
         return {"planted": 32}
 
     def chunks(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
-        for number in islice(range(40), start, None):
+        for number in islice(range(self.n_chunks), start, None):
             if number == self.fail_at:
                 raise KeyboardInterrupt
             yield {
@@ -117,6 +124,47 @@ def test_other_settings_do_not_go_on_with_an_interrupted_run(
     other = replace(CONFIG, k=5)
     with pytest.raises(ArtifactError, match="other k"):
         training.train(Planted(), other, tmp_path / "cut")
+
+
+def test_a_corpus_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="--tokens 3000"):
+        training.train(Planted(n_chunks=3), CONFIG, tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_corpus_that_nearly_suffices_is_a_warning(tmp_path: Path) -> None:
+    config = replace(CONFIG, tokens=6100)
+    with pytest.warns(UserWarning, match="after 6,000 of 6,100"):
+        training.train(Planted(n_chunks=6), config, tmp_path / "d")
+
+
+def test_a_source_of_known_length_sets_the_length_of_the_run(tmp_path: Path) -> None:
+    config = replace(CONFIG, tokens=10**9)
+    trained = training.train(Planted(n_chunks=6, tokens=6000), config, tmp_path / "d")
+    assert [d.manifest.settings["tokens"] for d in trained if d.manifest] == [6000, 6000]
+    assert all(d.activation_max.max() > 0 for d in trained)
+
+
+def test_what_is_in_the_way_is_said_before_training(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        training.train(Planted(("resid_post.1",), fail_at=0), CONFIG, tmp_path / "d")
+
+
+def test_a_store_is_trained_on_whole(tmp_path: Path) -> None:
+    lm = tiny("llama")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"The day was word {n} and not one {n * n}." for n in range(300)))
+    wanted = HarvestConfig((HOOKPOINT,), tokens=4000, context=64, split=None)
+    store = harvest(lm, open_corpus(text), wanted, tmp_path / "store")
+    source = training.StoredActivations(store, ("blocks.1.hook_resid_post",))
+    (dictionary,) = training.train(source, CONFIG, tmp_path / "d")
+    assert dictionary.hookpoint == HOOKPOINT
+    assert dictionary.manifest is not None
+    assert dictionary.manifest.figures["tokens"] == source.tokens
+    with pytest.raises(UnknownHookpointError, match=HOOKPOINT):
+        training.StoredActivations(store, ("resid_post.3",))
 
 
 def test_settings_are_checked() -> None:

@@ -101,8 +101,8 @@ def _claimed(target: Path, resumable: bool) -> Iterator[Path]:
     partial = beside(target, "partial")
     with disk_errors(target):
         _recover(target)
-        _check_replaceable(target)
-        lock = _claim(partial)
+        check_replaceable(target)
+        lock = claim(partial)
         try:
             yield partial
         except BaseException:
@@ -125,7 +125,12 @@ def _recover(target: Path) -> None:
         replaced.rename(target)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Whether an artifact may be written here: in an artifact's place, or where nothing is.
+
+    Raises:
+        ArtifactError: something else is there.
+    """
     if not target.exists() or (target / MANIFEST).is_file():
         return
     if target.is_dir() and not any(target.iterdir()):
@@ -137,7 +142,7 @@ def _check_replaceable(target: Path) -> None:
     )
 
 
-def _claim(partial: Path) -> int | None:
+def claim(partial: Path) -> int | None:
     """Makes the draft's folder and locks it; the lock goes with the process, even by kill -9."""
     if sys.platform == "win32":
         partial.mkdir(parents=True, exist_ok=True)
@@ -217,7 +222,7 @@ def _finish(partial: Path, target: Path, plan: Manifest, figures: Mapping[str, A
 
 def _rename(partial: Path, target: Path) -> None:
     replaced = beside(target, "replaced")
-    _check_replaceable(target)
+    check_replaceable(target)
     if not target.exists():
         partial.rename(target)
         flush(target.parent)

@@ -73,7 +73,7 @@ def train(
 
         config = TrainingConfig(latents, k, sparsifier, tokens, seed=seed)
         source = (
-            _stored(store, tuple(at), model)
+            _stored(store, tuple(at), model, seed)
             if store
             else _live(model, tuple(at), corpus, context, seed)
         )
@@ -107,7 +107,7 @@ def _live(model: str | None, at: tuple[str, ...], corpus: str, context: int, see
     return LiveHarvest(lm, open_corpus(corpus), names, context=context, seed=seed)
 
 
-def _stored(folder: Path, at: tuple[str, ...], model: str | None) -> Source:
+def _stored(folder: Path, at: tuple[str, ...], model: str | None, seed: int) -> Source:
     from brainscan.activations import ActivationStore
     from brainscan.dictionaries.training import StoredActivations
 
@@ -115,7 +115,7 @@ def _stored(folder: Path, at: tuple[str, ...], model: str | None) -> Source:
         raise UsageError(
             "--store or --model", "both", "leave --model out: the store says which model it is of"
         )
-    return StoredActivations(ActivationStore.open(folder), at)
+    return StoredActivations(ActivationStore.open(folder), at, seed)
 
 
 @app.command(

@@ -95,7 +95,7 @@ class Autoencoder(Dictionary):
         self, pre: Float[Tensor, "token latent"], spare: int = 0
     ) -> Int[Tensor, "token slot"]:
         slots = self.k
-        if self.threshold is not None:
+        if self.threshold is not None and len(pre):
             slots = int((pre > self.threshold).sum(1).max())
         return largest(pre, min(max(slots, 1) + spare, self.n_latents))
 

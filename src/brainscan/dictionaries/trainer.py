@@ -48,7 +48,7 @@ class TrainingConfig:
     """"topk" or "batch-topk"."""
 
     tokens: int = 1_000_000
-    """Length of the run in tokens; with a store, at most what it holds."""
+    """Length of the run in tokens; cut to what a store holds."""
 
     batch: int = 2048
     """Tokens per step."""

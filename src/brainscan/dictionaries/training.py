@@ -11,10 +11,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,15 +29,18 @@ from brainscan.activations.harvest import stream
 from brainscan.activations.packing import DEFAULT_CONTEXT, pack
 from brainscan.activations.store import ActivationStore
 from brainscan.artifacts import ModelRef, write_file
+from brainscan.artifacts.drafts import check_replaceable, claim
 from brainscan.dictionaries.autoencoder import Autoencoder
 from brainscan.dictionaries.base import Dictionary
 from brainscan.dictionaries.trainer import Trainer, TrainingConfig
-from brainscan.errors import ArtifactError, CorpusError
-from brainscan.models import LanguageModel
+from brainscan.errors import ArtifactError, CorpusError, UnknownHookpointError
+from brainscan.models import LanguageModel, families
 from brainscan.progress import Advance, progress
 from brainscan.shapes import Float, Tensor
 
 _CHECKPOINT_SECONDS = 60.0
+_STORED_CHUNK = 65_536
+_ENOUGH = 0.8
 
 Chunk = Mapping[str, Float[Tensor, "token d"]]
 """Activations by hookpoint; row i is the same token at each."""
@@ -57,6 +63,16 @@ class Source(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """What names the source in a manifest."""
+        ...
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens it gives, if that is known before."""
+        ...
+
+    @property
+    def device(self) -> str | torch.device:
+        """Where its chunks are."""
         ...
 
     def chunks(self, start: int) -> Iterator[Chunk]:
@@ -92,6 +108,16 @@ class LiveHarvest:
         return self.lm.ref
 
     @property
+    def tokens(self) -> None:
+        """Unknown before the corpus is read."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return self.lm.device
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """What names the source in a manifest."""
         return {
@@ -115,13 +141,35 @@ class LiveHarvest:
 
 @dataclass(frozen=True)
 class StoredActivations:
-    """Activations from a store."""
+    """Activations from a store, shuffled over the whole of it."""
 
     store: ActivationStore
     """The store."""
 
     hookpoints: tuple[str, ...]
     """Which of its hookpoints to train on."""
+
+    seed: int = 0
+    """Order of the store's tokens."""
+
+    device: str | torch.device = "cpu"
+    """Where to train."""
+
+    def __post_init__(self) -> None:
+        """Checks that the store holds the hookpoints.
+
+        Raises:
+            UnknownHookpointError: it doesn't.
+        """
+        names = tuple(families.canonical(name) or name for name in self.hookpoints)
+        object.__setattr__(self, "hookpoints", names)
+        for name in self.hookpoints:
+            if name not in self.store.hookpoints:
+                raise UnknownHookpointError(
+                    f"one of the store's hookpoints: {', '.join(self.store.hookpoints)}",
+                    repr(name),
+                    "name one of these or harvest again",
+                )
 
     @property
     def model(self) -> ModelRef | None:
@@ -131,12 +179,27 @@ class StoredActivations:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What names the source in a manifest."""
-        return {"store": self.store.manifest.digest}
+        return {"store": self.store.manifest.digest, "store_seed": self.seed}
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens its chunks hold; a few at the end may be left over."""
+        held = self.store.n_tokens
+        return held // self._size * self._size
+
+    @property
+    def _size(self) -> int:
+        held = self.store.n_tokens
+        return max(1, held // -(-held // _STORED_CHUNK))
 
     def chunks(self, start: int) -> Iterator[Chunk]:
-        """Shards of the store, from the given one on."""
-        for part in islice(self.store.read(), start, None):
-            yield {name: part.values[name] for name in self.hookpoints}
+        """Tokens of the shuffled store, from the given chunk on."""
+        streams = [
+            self.store.batches(name, self._size, self.seed, start) for name in self.hookpoints
+        ]
+        for parts in zip(*streams, strict=True):
+            moved = [part.to(self.device) for part in parts]
+            yield dict(zip(self.hookpoints, moved, strict=True))
 
 
 def train(source: Source, config: TrainingConfig, out: str | Path) -> list[Dictionary]:
@@ -153,39 +216,60 @@ def train(source: Source, config: TrainingConfig, out: str | Path) -> list[Dicti
         CorpusError: the source gave no activations.
         DiskFullError: there is no space left.
     """
+    if source.tokens is not None and source.tokens < config.tokens:
+        config = replace(config, tokens=source.tokens)
     run = _Run(source, config, Path(out))
-    trainers = run.restored()
-    done = run.chunks_done
-    if trainers is None or min(t.tokens for t in trainers.values()) < config.tokens:
-        trainers = _loop(source, config, run, trainers, done)
-    return [run.finish(name, trainer) for name, trainer in trainers.items()]
+    with run.claimed():
+        trainers = run.restored()
+        if trainers is None or _tokens(trainers) < config.tokens:
+            trainers = _loop(source, config, run, trainers)
+        return [run.finish(name, trainer) for name, trainer in trainers.items()]
 
 
 def _loop(
-    source: Source,
-    config: TrainingConfig,
-    run: _Run,
-    trainers: dict[str, Trainer] | None,
-    done: int,
+    source: Source, config: TrainingConfig, run: _Run, trainers: dict[str, Trainer] | None
 ) -> dict[str, Trainer]:
     saved = time.monotonic()
+    done = run.chunks_done
     with progress("train", config.tokens, "tokens") as advance:
         if trainers:
-            advance(next(iter(trainers.values())).tokens)
-        for number, chunk in enumerate(source.chunks(done), start=done):
+            advance(_tokens(trainers))
+        for chunk in _filled(source.chunks(done)):
             if trainers is None:
-                trainers = {
-                    name: Trainer.started(config, chunk[name]) for name in source.hookpoints
-                }
-            finished = _train_on(chunk, number, trainers, config, advance)
-            if finished:
+                trainers = {name: Trainer.started(config, x) for name, x in chunk.items()}
+            _train_on(chunk, done, trainers, config, advance)
+            done += 1
+            if _tokens(trainers) >= config.tokens:
                 break
             if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                run.save(trainers, number + 1)
+                run.save(trainers, done)
                 saved = time.monotonic()
     if trainers is None:
         raise CorpusError("text to train on", "no activations at all", "give a longer corpus")
+    _check_length(_tokens(trainers), config.tokens)
+    run.save(trainers, done)
     return trainers
+
+
+def _filled(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The chunks that hold a token; one of sinks alone holds none."""
+    return (chunk for chunk in chunks if all(len(x) for x in chunk.values()))
+
+
+def _tokens(trainers: Mapping[str, Trainer]) -> int:
+    return min(trainer.tokens for trainer in trainers.values())
+
+
+def _check_length(tokens: int, planned: int) -> None:
+    """A run that ends early never had its small learning rates, and hardly any statistics."""
+    if tokens < _ENOUGH * planned:
+        raise CorpusError(
+            f"a corpus of {planned:,} tokens, sinks apart",
+            f"{tokens:,}",
+            f"give more text, or ask for --tokens {tokens}",
+        )
+    if tokens < planned:
+        warnings.warn(f"the corpus ended after {tokens:,} of {planned:,} tokens", stacklevel=3)
 
 
 def _train_on(
@@ -194,19 +278,17 @@ def _train_on(
     trainers: Mapping[str, Trainer],
     config: TrainingConfig,
     advance: Advance,
-) -> bool:
-    """Steps on one chunk; whether the run's length is reached."""
+) -> None:
+    """Steps on one chunk, or on as much of it as completes the run."""
     rows = next(iter(chunk.values())).shape[0]
     seed = config.seed * 1_000_003 + number
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    trainer = next(iter(trainers.values()))
     for batch in order.tensor_split(max(1, round(rows / config.batch))):
         for name, trainer in trainers.items():
             trainer.step(chunk[name][batch])
         advance(batch.numel())
-        if trainer.tokens >= config.tokens:
-            return True
-    return False
+        if _tokens(trainers) >= config.tokens:
+            return
 
 
 class _Run:
@@ -219,6 +301,23 @@ class _Run:
         self.checkpoint = out.with_name(out.name + ".checkpoint")
         self.settings = {**source.settings, **asdict(config), "peak_lr": config.peak_lr}
         self.chunks_done = 0
+        for name in source.hookpoints:
+            check_replaceable(self._place(name))
+
+    def _place(self, hookpoint: str) -> Path:
+        return self.out / hookpoint if len(self.source.hookpoints) > 1 else self.out
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps a second run of the same output away while the block runs."""
+        lock = claim(self.checkpoint)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
+            if self.checkpoint.is_dir() and not any(self.checkpoint.glob("*.safetensors")):
+                shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def _identity(self) -> dict[str, Any]:
         model = asdict(self.source.model) if self.source.model else None
@@ -229,7 +328,6 @@ class _Run:
         """Writes a checkpoint."""
         from safetensors.torch import save
 
-        self.checkpoint.mkdir(parents=True, exist_ok=True)
         tensors = {
             f"{name}:{key}": value
             for name, trainer in trainers.items()
@@ -254,7 +352,7 @@ class _Run:
                 prefix = f"{name}:"
                 keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
                 state = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
-                trainers[name] = Trainer.resumed(self.config, state)
+                trainers[name] = Trainer.resumed(self.config, state, self.source.device)
         self.chunks_done = int(note["chunks"])
         return trainers
 
@@ -270,8 +368,7 @@ class _Run:
 
     def finish(self, name: str, trainer: Trainer) -> Dictionary:
         """Writes a dictionary; after the last one the checkpoint is deleted."""
-        several = len(self.source.hookpoints) > 1
-        path = self.out / name if several else self.out
+        path = self._place(name)
         dictionary: Autoencoder = trainer.finish(name, self.source.model, self.settings)
         dictionary.figures = {"tokens": trainer.tokens, "fvu_in_training": trainer.fvu}
         dictionary.save(path)
