@@ -252,6 +252,6 @@ def test_a_corpus_of_one_short_text_will_do(lm, dictionary, tmp_path):
     assert Atlas.open(out).feature("resid_post.1/0")
 
 
-def test_numbers_below_one_are_refused(lm, dictionary, corpus, tmp_path):
-    with pytest.raises(UsageError, match="tokens"):
+def test_no_tokens_are_refused(lm, dictionary, corpus, tmp_path):
+    with pytest.raises(UsageError, match="1 token"):
         build_atlas(lm, dictionary, corpus, out=tmp_path / "a", tokens=0)

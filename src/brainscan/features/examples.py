@@ -91,7 +91,7 @@ class Collector:
 
     def examples(self) -> tuple[Firings, Ints]:
         """The firings that stand for each latent, and the band of each."""
-        top = self._top.firings
+        top = self._top.firings()
         sample = self._sorted_sample()
         size = np.bincount(sample.latent, minlength=self.n_latents)[sample.latent]
         fraction = (ranks(sample.latent) + 0.5) / np.maximum(size, 1)
@@ -100,13 +100,13 @@ class Collector:
         sample, band = sample.take(~taken), band[~taken]
         scores = -lottery(sample, self.n_latents, self.seed)
         kept = choose(sample, sample.latent * len(BANDS) + band, scores, PER_BAND, True)
-        firings = top.joined(sample.take(kept))
+        firings = Firings.joined([top, sample.take(kept)])
         bands = np.concatenate([np.zeros(len(top.latent), np.int64), band[kept]])
         order = np.lexsort((firings.place, -firings.value, bands, firings.latent))
         return firings.take(order), bands[order]
 
     def _sorted_sample(self) -> Firings:
-        firings = self._sample.firings
+        firings = self._sample.firings()
         return firings.take(np.lexsort((firings.place, firings.value, firings.latent)))
 
     def _pairs(self, firings: Firings) -> Ints:

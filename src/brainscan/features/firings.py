@@ -5,8 +5,8 @@ highest score:
 
 1. A firing that scores no higher than the lowest one held for its latent (which holds all it may)
    is dropped at once; soon that is nearly all of them.
-2. The others join those held; one sort by latent and score gives each its rank, and ranks beyond
-   the limit go.
+2. The others wait until they are half as many as those held, and join them then; one sort by
+   latent and score gives each its rank, and ranks beyond the limit go. So there are few sorts.
 
 With the activation as the score that is the top list, with a hash of latent and place it is a
 uniform sample without replacement (Cohen & Kaplan 2007, "Summarizing data using bottom-k
@@ -15,6 +15,7 @@ sketches"), the same for any batch size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
+
+
+_FEW = 65_536
 
 
 class Firings(NamedTuple):
@@ -40,13 +44,14 @@ class Firings(NamedTuple):
         """Some of the firings."""
         return Firings._make(column[index] for column in self)
 
-    def joined(self, other: Firings) -> Firings:
-        """These firings and others."""
-        return Firings(
-            np.concatenate([self.latent, other.latent]),
-            np.concatenate([self.value, other.value]),
-            np.concatenate([self.place, other.place]),
-            np.concatenate([self.document, other.document]),
+    @classmethod
+    def joined(cls, parts: Sequence[Firings]) -> Firings:
+        """The firings of all parts."""
+        return cls(
+            np.concatenate([part.latent for part in parts]),
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.place for part in parts]),
+            np.concatenate([part.document for part in parts]),
         )
 
     @classmethod
@@ -69,19 +74,34 @@ class Best:
         """
         self.limit = limit
         self.once_per_document = once_per_document
-        self.firings = Firings.none()
+        self._held = Firings.none()
         self._scores: Scores = np.zeros(0)
+        self._waiting: list[tuple[Firings, Scores]] = []
+        self._n_waiting = 0
         self._bar = np.full(n_latents, -np.inf)
 
     def add(self, firings: Firings, scores: Scores) -> None:
-        """Takes in firings, each with its score."""
+        """Takes in firings, each with its score; in order of the text."""
         better = scores > self._bar[firings.latent]
-        firings = self.firings.joined(firings.take(better))
-        scores = np.concatenate([self._scores, scores[better]])
+        self._waiting.append((firings.take(better), scores[better]))
+        self._n_waiting += int(better.sum())
+        if self._n_waiting > max(len(self._scores) // 2, _FEW):
+            self._join()
+
+    def firings(self) -> Firings:
+        """Those of highest score so far, by latent, best first."""
+        self._join()
+        return self._held
+
+    def _join(self) -> None:
+        parts = [(self._held, self._scores), *self._waiting]
+        firings = Firings.joined([part for part, _ in parts])
+        scores = np.concatenate([part for _, part in parts])
         kept = choose(firings, firings.latent, scores, self.limit, self.once_per_document)
-        self.firings, self._scores = firings.take(kept), scores[kept]
-        last = np.flatnonzero(ranks(self.firings.latent) == self.limit - 1)
-        self._bar[self.firings.latent[last]] = self._scores[last]
+        self._held, self._scores = firings.take(kept), scores[kept]
+        self._waiting, self._n_waiting = [], 0
+        last = np.flatnonzero(ranks(self._held.latent) == self.limit - 1)
+        self._bar[self._held.latent[last]] = self._scores[last]
 
 
 def choose(

@@ -18,6 +18,7 @@ Memory grows with the text by eight bytes a token, for the ids; all else is boun
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +50,8 @@ KIND = "atlas"
 TOKENS = 200_000
 """Tokens that an atlas is made of."""
 
-BATCH = 4
-"""Contexts in a forward pass."""
+BATCH = 1
+"""Contexts in a forward pass; more than one falls out of the processor's cache."""
 
 OUTPUTS = 10
 NEIGHBOURS = 6
@@ -87,11 +88,10 @@ def build_atlas(
     Raises:
         DictionaryMismatchError: the dictionary does not fit the model.
         CorpusError: the corpus has no text.
-        UsageError: a number is below 1.
+        UsageError: no tokens are asked for.
     """
-    for name, number in (("tokens", tokens), ("context", context)):
-        if number < 1:
-            raise UsageError(f"{name} of at least 1", str(number), "raise it")
+    if tokens < 1:
+        raise UsageError("at least 1 token", str(tokens), "raise it")
     dictionary.check_model(lm)
     settings = {
         "corpus": corpus.settings,
@@ -110,11 +110,8 @@ def build_atlas(
         seed=seed,
     ) as draft:
         survey = _Survey(lm, dictionary, seed, draft.path / _CODE)
-        total = -(-tokens // context)
-        contexts = islice(pack(lm, corpus.documents(split, seed), context), total)
-        with progress("atlas", total * context, "tokens") as advance:
-            while group := list(islice(contexts, BATCH)):
-                advance(survey.add(group))
+        contexts = pack(lm, corpus.documents(split, seed), context)
+        survey.read(contexts, -(-tokens // context), context)
         draft.figures.update(survey.write(draft.path))
     return Path(out)
 
@@ -144,6 +141,13 @@ class _Survey:
         self.tokens: list[NDArray[np.int32]] = []
         self.documents: list[NDArray[np.int32]] = []
         self.n_read = self.n_sinks = self.context = 0
+
+    def read(self, contexts: Iterator[Context], count: int, length: int) -> None:
+        """Reads so many contexts, with a progress bar."""
+        rows = islice(contexts, count)
+        with progress("atlas", count * length, "tokens") as advance:
+            while group := list(islice(rows, BATCH)):
+                advance(self.add(group))
 
     def add(self, contexts: list[Context]) -> int:
         """Reads some contexts; returns how many tokens that were."""
@@ -205,7 +209,8 @@ class _Survey:
 
     def _firings(self, reading: Reading, documents: Ints) -> Firings:
         kept = reading.sinks.logical_not().flatten().nonzero()[:, 0]
-        code = self.dictionary.encode(reading.values.flatten(0, 1)[kept])
+        with torch.inference_mode():
+            code = self.dictionary.encode(reading.values.flatten(0, 1)[kept])
         active = (code.values > 0).nonzero()
         row = kept.to(active.device)[active[:, 0]].cpu().numpy()
         latent = code.indices[active[:, 0], active[:, 1]].cpu().numpy()

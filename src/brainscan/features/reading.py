@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from brainscan.activations import find_sinks
+from brainscan.activations.attention import BlockedAttention
 from brainscan.models import capture
 from brainscan.shapes import Bool, Float, Int, Tensor
 
@@ -29,7 +30,11 @@ def read(lm: LanguageModel, tokens: Int[Tensor, "batch position"], hookpoint: st
         tokens: rows of one length, without padding.
         hookpoint: where to read.
     """
-    with torch.inference_mode(), capture(lm, [hookpoint], stop=True) as captured:
+    with (
+        torch.inference_mode(),
+        BlockedAttention(),
+        capture(lm, [hookpoint], stop=True) as captured,
+    ):
         lm.model(input_ids=tokens.to(lm.device), use_cache=False)
     values = captured[hookpoint]
     return Reading(values, find_sinks(values))
