@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from brainscan.activations.documents import Document, Split, distinct, interleaved, shuffled
-from brainscan.activations.files import read_hub, read_path
+from brainscan.activations.files import hash_path, read_hub, read_path
 from brainscan.activations.sources import Source, builtin_source, builtin_sources
 from brainscan.errors import CorpusError
 
@@ -31,7 +31,7 @@ class Corpus:
     sources: tuple[Source, ...]
     """Where its documents come from."""
 
-    def documents(self, split: Split | None = None, seed: int | None = None) -> Iterator[Document]:
+    def documents(self, split: str | None = None, seed: int | None = None) -> Iterator[Document]:
         """Its documents, deterministic for a seed.
 
         Args:
@@ -58,11 +58,11 @@ class Corpus:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What names this corpus in a manifest: its spec, and each source's weight and version."""
-        sources = {s.name: {"weight": s.weight, "version": s.version} for s in self.sources}
+        """What names this corpus in a manifest: its spec, and each source's weight and state."""
+        sources = {s.name: {"weight": s.weight, "version": s.version()} for s in self.sources}
         return {"spec": self.spec, "sources": sources}
 
-    def _stream(self, source: Source, split: Split | None, seed: int | None) -> Iterator[Document]:
+    def _stream(self, source: Source, split: str | None, seed: int | None) -> Iterator[Document]:
         rng = None if seed is None else random.Random(f"{seed}/{source.name}")
         documents: Iterable[Document] = (
             document for document in source.read(rng) if split is None or document.split == split
@@ -84,7 +84,7 @@ def open_corpus(spec: str | Path = "builtin") -> Corpus:
     if kind == "builtin":
         return Corpus(text, (builtin_source(name),))
     if kind == "hf":
-        return Corpus(text, (Source(name, 1.0, lambda rng: read_hub(name), ""),))
+        return Corpus(text, (Source(name, 1.0, lambda rng: read_hub(name), lambda: "unknown"),))
     path = Path(spec).expanduser()
     if not path.exists():
         raise CorpusError(
@@ -92,4 +92,5 @@ def open_corpus(spec: str | Path = "builtin") -> Corpus:
             f"no such file: {path}",
             "check the path",
         )
-    return Corpus(text, (Source(path.name, 1.0, lambda rng: read_path(path, rng), ""),))
+    source = Source(path.name, 1.0, lambda rng: read_path(path, rng), lambda: hash_path(path))
+    return Corpus(text, (source,))

@@ -94,7 +94,7 @@ def cut(text: str, boundary: re.Pattern[str], target: int) -> Iterator[str]:
     """Cuts a text at boundaries into pieces of about `target` characters, at most four times it.
 
     Args:
-        text: what is cut; joining the pieces with their boundaries gives it back.
+        text: what is cut; nothing but boundaries is lost.
         boundary: matches the text between two blocks that may be parted.
         target: a piece is closed by the first block that brings it to this length.
     """

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import random
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from brainscan.activations.documents import Document, Message
+from brainscan.artifacts import file_sha256
 from brainscan.errors import CorpusError, MissingExtraError
 
 WHOLE = 8_000
@@ -43,11 +45,7 @@ def read_path(path: Path, rng: random.Random | None = None) -> Iterator[Document
         raise CorpusError("a text file or folder", f"no such file: {path}", "check the path")
     if not path.is_dir():
         return read_file(path, path.name)
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise CorpusError(
-            f"files ending in {', '.join(SUFFIXES)}", f"none in {path}", "name another folder"
-        )
+    files = _files(path)
     if rng is not None:
         rng.shuffle(files)
     return (
@@ -55,6 +53,14 @@ def read_path(path: Path, rng: random.Random | None = None) -> Iterator[Document
         for file in files
         for document in read_file(file, file.relative_to(path).as_posix())
     )
+
+
+def hash_path(path: Path) -> str:
+    """A hash of a file's content, or of the names and contents of a folder's files."""
+    if not path.is_dir():
+        return file_sha256(path)
+    lines = (f"{p.relative_to(path).as_posix()}\0{file_sha256(p)}\n" for p in _files(path))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_file(path: Path, name: str) -> Iterator[Document]:
@@ -91,6 +97,16 @@ def _as_chat(messages: Any, identity: str, source: str, where: str) -> Document 
     return Document(identity, source, messages=turns) if turns else None
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files in a folder that hold text, by name."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise CorpusError(
+            f"files ending in {', '.join(SUFFIXES)}", f"none in {folder}", "name another folder"
+        )
+    return files
+
+
 def _read_text(path: Path, name: str) -> Iterator[Document]:
     if path.stat().st_size <= WHOLE:
         pieces: Iterator[str] = iter(["".join(_lines(path))])
@@ -109,12 +125,15 @@ def _sections(path: Path) -> Iterator[str]:
     for line in _lines(path, longest=LONGEST):
         is_heading = HEADING.match(line) is not None
         is_full = size + len(line) > LONGEST
-        if is_heading or is_full or (not headed and size >= GROUP and not line.strip()):
+        if is_heading or is_full:
             yield "".join(held)
             held, size = [], 0
         headed = headed or is_heading
         held.append(line)
         size += len(line)
+        if not headed and size >= GROUP and not line.strip():
+            yield "".join(held)
+            held, size = [], 0
     yield "".join(held)
 
 

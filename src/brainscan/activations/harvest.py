@@ -1,8 +1,9 @@
 """Activations of a model over text, as a stream or as a store on disk.
 
 1. Contexts go through the model `batch` at a time, all of one length, without padding, mask or
-   cache, and only up to the last layer that is asked for.
-2. At each hookpoint a token is a sink if its norm exceeds ten times the batch's median norm; the
+   cache, and only up to the last layer that is asked for. On a processor that is one at a time:
+   what passes between the operations of a larger batch falls out of the cache.
+2. At each hookpoint a token is a sink if its norm exceeds ten times the context's median norm; the
    first token of every context is one too, since models park attention there. A token that is a
    sink at any of the hookpoints asked for is left out at all of them, and counted.
 3. `harvest` writes what `stream` gives into shards of a fixed number of contexts, each under a
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from brainscan.activations.attention import BlockedAttention
 from brainscan.activations.corpus import SPLITS, Corpus
-from brainscan.activations.documents import Split
 from brainscan.activations.packing import DEFAULT_CONTEXT, Context, pack
 from brainscan.activations.store import (
     Activations,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 SINK_RATIO = 10.0
 """A norm beyond this many times the median makes a sink."""
 
-BATCH = 4
-"""Contexts of a batch."""
+DEVICE_BATCH = 8
+"""Contexts of a batch on anything but a processor."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,22 @@ class HarvestConfig:
     """Tokens to read, rounded up to whole contexts; sinks count as read."""
     context: int = DEFAULT_CONTEXT
     """Tokens of a context."""
-    batch: int = BATCH
-    """Contexts in a forward pass."""
+    batch: int | None = None
+    """Contexts in a forward pass; None for what suits the device."""
     shard: int = 32
     """Contexts in a shard: what is redone at most after an interruption, and held in memory."""
     seed: int = 0
     """Orders the corpus."""
-    split: Split | None = "train"
+    split: str | None = "train"
     """The split to read; None for all of the corpus."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "context", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} of at least 1", f"{getattr(self, name)}", "raise it")
+        for name in ("tokens", "context", "batch", "shard"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} of at least 1", f"{value}", "raise it")
         if not self.hookpoints:
             raise UsageError("at least one hookpoint", "none", "name one, such as resid_post.15")
-        if self.shard < 1 or self.shard % self.batch:
-            raise UsageError(
-                f"a shard of a multiple of {self.batch} contexts (the batch)",
-                f"{self.shard}",
-                "change one of the two",
-            )
         if self.split is not None and self.split not in SPLITS:
             raise UsageError(f"a split of {', '.join(SPLITS)}", f"'{self.split}'", "name one")
 
@@ -90,9 +86,9 @@ class HarvestConfig:
 
 
 def find_sinks(values: Float[Tensor, "batch position d"]) -> Bool[Tensor, "batch position"]:
-    """Which tokens are sinks: the first of each row, and those of more than ten median norms."""
+    """Which tokens are sinks: the first of each row, and those over ten times its median."""
     norms = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float32)
-    sinks: Tensor = norms > SINK_RATIO * norms.median()
+    sinks: Tensor = norms > SINK_RATIO * norms.median(dim=1, keepdim=True).values
     sinks[:, 0] = True
     return sinks
 
@@ -101,7 +97,7 @@ def stream(
     lm: LanguageModel,
     contexts: Iterable[Context],
     hookpoints: Sequence[str],
-    batch: int = BATCH,
+    batch: int | None = None,
 ) -> Iterator[Activations]:
     """The activations of contexts, a batch at a time, with only the layers needed run.
 
@@ -109,11 +105,12 @@ def stream(
         lm: the model, used as it is.
         contexts: what is read, all of one length; taken as needed.
         hookpoints: where to read, all in one pass.
-        batch: contexts in a forward pass.
+        batch: contexts in a forward pass; None for what suits the device.
     """
+    size = batch or (1 if lm.device.type == "cpu" else DEVICE_BATCH)
     names = list(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in hookpoints))
     rows = iter(contexts)
-    while group := list(islice(rows, batch)):
+    while group := list(islice(rows, size)):
         yield _read(lm, group, names)
 
 
@@ -156,7 +153,7 @@ def harvest(
 def _read(lm: LanguageModel, contexts: Sequence[Context], names: Sequence[str]) -> Activations:
     """One forward pass, and what it gives without the sinks."""
     tokens = torch.stack([context.tokens for context in contexts])
-    with torch.inference_mode(), capture(lm, names, stop=True) as captured:
+    with torch.inference_mode(), BlockedAttention(), capture(lm, names, stop=True) as captured:
         lm.model(input_ids=tokens.to(lm.device), use_cache=False)
     sinks = torch.stack([find_sinks(captured[name]) for name in names]).any(dim=0)
     kept = sinks.logical_not().flatten().nonzero()[:, 0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -28,6 +28,7 @@ END_OF_TEXT = "<|endoftext|>"
 """What parts plain documents where the vocabulary has it; else the end-of-sequence token."""
 
 
+@runtime_checkable
 class Tokenizing(Protocol):
     """What packing needs of a LanguageModel."""
 

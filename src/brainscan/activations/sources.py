@@ -37,6 +37,9 @@ PASSAGE = 2_000
 CODE_PIECE = 3_000
 """Characters of a piece of source code, roughly."""
 
+SCRAP = 100
+"""Characters below which a piece is left out."""
+
 CHAT_PIECE = 6_000
 """Characters after which a long conversation is cut."""
 
@@ -82,8 +85,8 @@ class Source:
     """Its share of the mix in characters, relative to the other sources'."""
     read: Reader
     """Starts the stream; a generator given shuffles the order of files."""
-    version: str
-    """The version of the package or interpreter that it is read from."""
+    version: Callable[[], str]
+    """Names the state of what it is read from: a package's version, or a hash of files."""
 
 
 def builtin_sources() -> tuple[Source, ...]:
@@ -98,7 +101,7 @@ def builtin_source(name: str, weight: float = 1.0) -> Source:
     if name not in READERS:
         raise CorpusError(f"one of {', '.join(READERS)}", f"'{name}'", "name one of these")
     read, package = READERS[name]
-    return Source(name, weight, read, _version(package))
+    return Source(name, weight, read, lambda: _version(package))
 
 
 def read_chitchat(rng: random.Random | None = None) -> Iterator[Document]:
@@ -169,6 +172,12 @@ def read_pydoc(rng: random.Random | None = None) -> Iterator[Document]:
     topics: dict[str, str] = next(
         ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
     )
+    # Topics repeat one another: a paragraph stays with the first that has it.
+    seen: set[str] = set()
+    for topic in sorted(topics):
+        paragraphs = [text for text in PARAGRAPH.split(topics[topic]) if text not in seen]
+        seen.update(paragraphs)
+        topics[topic] = "\n\n".join(paragraphs)
     for topic in _ordered(topics, rng):
         yield from _pieces(topics[topic], PARAGRAPH, PASSAGE, f"pydoc/{topic}", "pydoc")
 
@@ -226,9 +235,9 @@ def _ordered(items: Iterable[Name], rng: random.Random | None) -> list[Name]:
 def _pieces(
     text: str, boundary: re.Pattern[str], target: int, name: str, source: str
 ) -> Iterator[Document]:
-    """A long text in pieces that share its split."""
+    """A long text in pieces that share its split, without scraps, which may be another's too."""
     group = content_hash(text)
-    pieces = (piece for piece in cut(text, boundary, target) if piece.strip())
+    pieces = (piece for piece in cut(text, boundary, target) if len(piece.strip()) >= SCRAP)
     for number, piece in enumerate(pieces):
         yield Document(f"{name}#{number}", source, text=piece, group=group)
 
