@@ -3,12 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import UsageError
 from brainscan.interventions import (
     Ablate,
     Add,
     Clamp,
     Direction,
+    Passage,
     Probe,
     ProjectOut,
     Scale,
@@ -19,6 +21,9 @@ from brainscan.interventions import (
     sign_flipped,
     with_dictionary,
 )
+from brainscan.interventions.batches import padded
+from brainscan.interventions.texts import passage_tokens
+from brainscan.models import capture
 
 HOOK = "resid_post.1"
 A, B = (
@@ -89,8 +94,6 @@ def test_the_seed_chooses_the_feature(lm, dictionary, active, passages):
 
 def test_the_change_is_that_of_a_run_with_the_edit(lm, run, dictionary, active, passages):
     """What is reported from captured activations is what happens in the model."""
-    from brainscan.interventions.texts import passage_tokens
-
     edit = Clamp(active[0], 2.0, dictionary=dictionary)
     control = random_latent_control(lm, dictionary, [edit], seed=3, passages=passages)
     for arm, reported in (
@@ -111,12 +114,85 @@ def test_an_edit_that_never_acts_has_a_control_that_never_acts(lm, dictionary, a
 
 
 def test_a_dictionary_that_never_fires_has_no_control(lm, dictionary, passages):
-    from brainscan.dictionaries.testing import random_dictionary
-
     silent = random_dictionary(lm.d_model, hookpoint=HOOK)
     silent.b_enc.fill_(-1e6)
     with pytest.raises(UsageError, match="fires on neutral text"):
         random_latent_control(lm, silent, [Clamp(f"{HOOK}/1", 1.0)], 0, passages=passages)
+
+
+@pytest.fixture
+def stepwise(lm):
+    """Latent i reads coordinate i: it fires where a test says so, at a rate that a test sets."""
+    dictionary = random_dictionary(lm.d_model, n_latents=32, k=32, hookpoint=HOOK)
+    dictionary.W_enc[:] = dictionary.W_dec[:] = torch.eye(32)
+    return dictionary
+
+
+def test_a_control_fires_where_the_edit_acts(lm, stepwise, passages):
+    """Latents that fire only at other positions, or at padding alone, are never drawn."""
+    with capture(lm, [HOOK]) as seen:
+        lm.forward(torch.tensor([passage_tokens(lm, passages[0]).ids]))
+    x = seen[HOOK][0]
+    chosen = passages[:1]
+    late = {i for i in range(32) if (x[:3, i] <= 0).all() and (x[3:, i] > 0).any()}
+    early = [i for i in range(32) if (x[1:3, i] > 0).any()]
+    assert late
+    edit = Scale(f"{HOOK}/{early[0]}", -2.0, positions=Span(0, 3))
+    drawn = set()
+    for seed in range(12):
+        control = random_latent_control(lm, stepwise, [edit], seed, passages=chosen)
+        assert control.matched[0].control_change.value > 0
+        drawn.add(int(control.edits[0].target.split("/")[1]))
+    assert len(drawn) > 3
+    assert not drawn & late
+
+
+def test_a_latent_that_fires_only_at_padding_is_no_control(lm, stepwise):
+    texts = ("the day that you was", "not the other and say it again now")
+    short = [Passage(text, "plain", text=text) for text in texts]
+    batch = padded([passage_tokens(lm, passage).ids for passage in short], lm.device)
+    with capture(lm, [HOOK]) as seen:
+        lm.forward(batch.ids, batch.mask)
+    real = batch.mask.bool()
+    rows = torch.cat([seen[HOOK][real], seen[HOOK][~real][:1]])
+    wanted = torch.zeros(len(rows), 1)
+    wanted[-1] = 1
+    stepwise.W_enc[1] = torch.linalg.lstsq(rows, wanted).solution[:, 0]
+    stepwise.b_enc[1:] = -1e6
+    stepwise.b_enc[1] = -0.5
+    fires = stepwise.activations_of(seen[HOOK], [1])[..., 0] > 0
+    assert fires.any()
+    assert not fires[real].any()
+    edits = [Scale(f"{HOOK}/0", 2.0)]
+    with pytest.raises(UsageError, match="where the edit acts"):
+        random_latent_control(lm, stepwise, edits, 0, passages=short)
+    stepwise.b_enc[1] = 1.0
+    control = random_latent_control(lm, stepwise, edits, 0, passages=short)
+    assert control.edits[0].target == f"{HOOK}/1"
+
+
+def test_a_control_fires_about_as_often_as_the_edit(lm, passages):
+    dictionary = random_dictionary(lm.d_model, n_latents=128, k=64, hookpoint=HOOK)
+    dictionary.firing_rate[:] = 1e-4
+    dictionary.firing_rate[:40] = torch.linspace(0.01, 0.019, 40)
+
+    def drawn(index):
+        edits = [Clamp(f"{HOOK}/{index}", 2.0)]
+        return {
+            int(
+                random_latent_control(lm, dictionary, edits, seed, passages=passages)
+                .edits[0]
+                .target.split("/")[1]
+            )
+            for seed in range(12)
+        }
+
+    assert max(drawn(0)) < 40
+    dictionary.firing_rate[30:] = 1e-4
+    dictionary.firing_rate[5:30] = 0.5
+    few = drawn(0)  # four others within a factor of two: the nearest twenty are taken
+    assert max(few) < 30
+    assert few - set(range(5))
 
 
 def test_sign_flipped_edits_change_as_much_the_other_way(run, dictionary, active):

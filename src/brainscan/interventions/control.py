@@ -6,8 +6,8 @@ moves activations as far as the original. No further layer runs to find that str
 1. Capture the edited hookpoint's activations on neutral text, once.
 2. Apply the original edit to them; the mean of ||x' - x|| over all real tokens is its change, of
    which nothing is counted where the edit does not act.
-3. Draw a random feature: a latent that fires on that text, another neuron of the layer, or for a
-   direction a vector of random orientation.
+3. Draw a random feature as `draws` says, until one moves the text at all: a latent that fires
+   there about as often, another neuron of the layer, or a vector of random orientation.
 4. Set the strength. Add and Scale change norms in proportion to the strength (the factor's distance
    from 1), so one pass gives it; Clamp is found by bisection.
 5. Measure the control's change the same way, so that a report can show that they match.
@@ -28,9 +28,10 @@ from typing import Any, NamedTuple
 import torch
 
 from brainscan import stats
-from brainscan.dictionaries import Address, Dictionary
+from brainscan.dictionaries import Dictionary
 from brainscan.errors import UsageError
 from brainscan.interventions.batches import by_length, padded
+from brainscan.interventions.draws import draws
 from brainscan.interventions.edits import (
     Ablate,
     Add,
@@ -38,14 +39,13 @@ from brainscan.interventions.edits import (
     Edit,
     ProjectOut,
     Scale,
-    Swap,
     as_number,
     with_dictionary,
 )
-from brainscan.interventions.targets import Direction, LatentTarget, NeuronTarget, Target, bind
+from brainscan.interventions.targets import Direction, bind
 from brainscan.interventions.texts import Passage, neutral_passages, passage_tokens
 from brainscan.models import LanguageModel, Site, capture
-from brainscan.shapes import Bool, Float, Int, Tensor
+from brainscan.shapes import Float, Int, Tensor
 from brainscan.stats import Estimate
 
 _PASSAGES = 64
@@ -96,14 +96,14 @@ def random_latent_control(
         passages: neutral text; the first 64 of ours when left out.
 
     Raises:
-        UsageError: no other latent fires on that text.
+        UsageError: no other feature acts on that text where the edit does.
     """
     texts = neutral_passages(_PASSAGES) if passages is None else passages
     generator = random.Random(seed)
     matched = []
     for edit in with_dictionary(edits, dictionary):
-        hooks = edit.attach(lm)
-        text = _record(lm, [hookpoint for hookpoint, _ in hooks], texts)
+        read_at = [hookpoint for hookpoint, _ in _push(lm, edit).attach(lm)]
+        text = _record(lm, read_at, texts)
         matched.append(_match(lm, edit, text, generator))
     return Control(tuple(match.edit for match in matched), tuple(matched))
 
@@ -171,74 +171,36 @@ def _record(lm: LanguageModel, hookpoints: Sequence[str], texts: Sequence[Passag
 
 @torch.no_grad()
 def _match(lm: LanguageModel, edit: Edit, text: _Text, generator: random.Random) -> MatchedEdit:
-    """Draws a feature and sets the strength."""
+    """Draws features until one moves the text, at the strength that matches."""
     original = text.moved(lm, edit)
     wanted = float(torch.cat(original).mean())
-    target = _draw(lm, edit, text, generator)
+    hookpoint = edit.attach(lm)[-1][0]
+    for target in draws(lm, edit, _acted_on(lm, replace(edit, sinks=False), text), generator):
+        control = _matched(lm, edit, target, text, wanted)
+        moved = text.moved(lm, control)
+        if wanted == 0 or any(norms.any() for norms in moved):
+            return MatchedEdit(control, text.estimate(original), text.estimate(moved))
+    raise UsageError(
+        f"another feature of {hookpoint} that moves neutral text where the edit acts",
+        "none",
+        "edit more positions, or pass other passages",
+    )
+
+
+def _matched(
+    lm: LanguageModel, edit: Edit, target: str | Direction, text: _Text, wanted: float
+) -> Edit:
+    """The same kind of edit of a target, at the strength whose change of norm is the one wanted."""
     shared: dict[str, Any] = {"positions": edit.positions, "sinks": edit.sinks}
     if isinstance(target, str):
         shared["dictionary"] = edit.dictionary
-    control: Edit
     if isinstance(edit, Add):
-        control = _proportional(
-            lm, text, wanted, as_number(edit.strength), lambda s: Add(target, s, **shared)
-        )
-    elif isinstance(edit, Clamp) and as_number(edit.value) != 0:
-        control = _clamp(lm, text, wanted, Clamp(target, edit.value, **shared))
-    else:
-        upward = isinstance(edit, Scale) and as_number(edit.factor) > 1
-        control = _proportional(
-            lm, text, wanted, 1.0 if upward else -1.0, lambda s: Scale(target, 1 + s, **shared)
-        )
-    return MatchedEdit(control, text.estimate(original), text.estimate(text.moved(lm, control)))
-
-
-def _draw(lm: LanguageModel, edit: Edit, text: _Text, generator: random.Random) -> str | Direction:
-    """A random target of the same kind as the edit's."""
-    named = edit.a if isinstance(edit, Swap) else edit.target
-    target = bind(lm, named, edit.dictionary, edit.maximum)
-    values = text.values[target.hookpoint]
-    if isinstance(target, LatentTarget):
-        index = _firing_latent(target.dictionary, _avoided(edit), values, generator)
-        if isinstance(edit, ProjectOut):
-            row = target.dictionary.W_dec[index]
-            return Direction(target.hookpoint, row, name=f"{target.hookpoint}/{index}")
-        return str(Address(target.hookpoint, index))
-    width = lm.width(target.hookpoint)
-    if isinstance(target, NeuronTarget) and not isinstance(edit, ProjectOut):
-        others = [index for index in range(width) if index not in _avoided(edit)]
-        return str(Address(target.hookpoint, generator.choice(others), target.sign))
-    noise = torch.Generator().manual_seed(generator.getrandbits(63))
-    vector = torch.randn(width, generator=noise)
-    mean = named.mean if isinstance(named, Direction) else None
-    return Direction(target.hookpoint, vector, name="random", mean=mean)
-
-
-def _avoided(edit: Edit) -> set[int]:
-    named = (edit.a, edit.b) if isinstance(edit, Swap) else (edit.target,)
-    return {Address.parse(name).index for name in named if isinstance(name, str)}
-
-
-def _firing_latent(
-    dictionary: Dictionary,
-    avoided: set[int],
-    values: Sequence[Float[Tensor, "_ _ d"]],
-    generator: random.Random,
-) -> int:
-    fires = torch.zeros(dictionary.n_latents, dtype=torch.bool)
-    for value in values:
-        code = dictionary.encode(value)
-        fires[code.indices[code.values > 0].cpu()] = True
-    fires &= (dictionary.activation_max > 0).cpu()
-    fires[list(avoided)] = False
-    candidates = fires.nonzero()[:, 0].tolist()
-    if not candidates:
-        raise UsageError(
-            f"another latent of {dictionary.name} that fires on neutral text",
-            "none",
-            "use a dictionary trained for this model",
-        )
-    return int(generator.choice(candidates))
+        strength = as_number(edit.strength)
+        return _proportional(lm, text, wanted, strength, lambda s: Add(target, s, **shared))
+    if isinstance(edit, Clamp) and as_number(edit.value) != 0:
+        return _clamp(lm, text, wanted, Clamp(target, edit.value, **shared))
+    sign = 1.0 if isinstance(edit, Scale) and as_number(edit.factor) > 1 else -1.0
+    return _proportional(lm, text, wanted, sign, lambda s: Scale(target, 1 + s, **shared))
 
 
 def _proportional(
@@ -263,8 +225,7 @@ def _clamp(lm: LanguageModel, text: _Text, wanted: float, edit: Clamp) -> Edit:
     """
     target = bind(lm, edit.target, edit.dictionary, edit.maximum)
     side = 1.0 if as_number(edit.value) > 0 else -1.0
-    chosen = _chosen(lm, text, replace(edit, value=side * 1.0), target)
-    x = torch.cat([values[mask] for values, mask in chosen])
+    x = _acted_on(lm, edit, text)
     if len(x) == 0:
         return edit
     n_tokens = sum(len(passages) for passages in text.passages)
@@ -283,18 +244,24 @@ def _clamp(lm: LanguageModel, text: _Text, wanted: float, edit: Clamp) -> Edit:
     return replace(edit, value=side * high)
 
 
-def _chosen(
-    lm: LanguageModel, text: _Text, edit: Edit, target: Target
-) -> list[tuple[Float[Tensor, "_ _ d"], Bool[Tensor, "_ _"]]]:
-    """The activations and the tokens of them that an edit acts on."""
+def _acted_on(lm: LanguageModel, edit: Edit, text: _Text) -> Float[Tensor, "token d"]:
+    """The vectors at the tokens that an edit acts on, whatever it does there."""
+    hooks = _push(lm, edit).attach(lm)
+    edited = hooks[-1][0]
     found = []
     for number, site in enumerate(text.sites):
-        before = text.values[target.hookpoint][number]
-        after = before
-        for hookpoint, hook in edit.attach(lm):
+        before = after = text.values[edited][number]
+        for hookpoint, hook in hooks:
             after = hook(text.values[hookpoint][number], replace(site, hookpoint=hookpoint))
-        found.append((before, (after != before).any(-1)))
-    return found
+        found.append(before[(after != before).any(-1)])
+    return torch.cat(found)
+
+
+def _push(lm: LanguageModel, edit: Edit) -> Add:
+    """A change of all tokens that an edit acts on, even where the edit itself changes nothing."""
+    hookpoint = edit.attach(lm)[-1][0]
+    everywhere = Direction(hookpoint, torch.ones(lm.width(hookpoint)))
+    return Add(everywhere, 1.0, positions=edit.positions, sinks=edit.sinks)
 
 
 def _flipped(edit: Edit) -> Edit:
