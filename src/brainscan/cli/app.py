@@ -16,7 +16,7 @@ from typing import Annotated, TextIO
 import typer
 
 import brainscan
-from brainscan.cli import activations, atlas, dictionary, models, output, scan, steer
+from brainscan.cli import activations, atlas, demo, dictionary, models, output, scan, steer
 from brainscan.errors import BrainscanError, UsageError
 
 TRACEBACK = "BRAINSCAN_TRACEBACK"
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 for group in (models.app, activations.app, dictionary.app, atlas.app):
     app.add_typer(group)
+app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=scan.EXAMPLE)(scan.scan)
 app.command(epilog=steer.EXAMPLE)(steer.steer)
 

@@ -21,7 +21,7 @@ from brainscan.cli.options import (
     SplitName,
     Tokens,
 )
-from brainscan.cli.output import console, print_json, working, write_page
+from brainscan.cli.output import console, heat, print_json, visible, working, write_page
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="atlas", help="Build, search and show atlases.", no_args_is_help=True)
 
 _SHOWN = 5
+_AROUND = 8
 _QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -134,17 +135,16 @@ def _open(model: str | None, dictionary: str | None, folder: Path | None) -> Atl
 
 
 def _print_hits(query: str, hits: Sequence[Hit]) -> None:
-    from rich.table import Column, Table
     from rich.text import Text
 
     if not hits:
         print(f"no latent fires on or promotes {query!r}")
         return
-    table = Table(Column("latent", no_wrap=True), Column("score"), "label", "where it fires most")
+    out = console()
     for hit in hits:
-        examples = Text("\n").join([_example(example) for example in hit.examples[:2]])
-        table.add_row(hit.id, f"{hit.score:.2f}", Text(hit.label), examples)
-    console().print(table)
+        out.print(Text(f"{hit.id}  {hit.score:.3f}  ", style="bold"), Text(visible(hit.label)))
+        for example in hit.examples[:1]:
+            out.print(Text("    "), _example(example, _AROUND), overflow="ellipsis", no_wrap=True)
 
 
 def _print_card(card: FeatureCard) -> None:
@@ -158,17 +158,26 @@ def _print_card(card: FeatureCard) -> None:
         Text(f"fires on {card.firing_rate:.3%} of tokens; maximum {card.maximum:.3g}; {spread}"),
         Text("promotes    " + " ".join(repr(token.text) for token in card.promoted)),
         Text("suppresses  " + " ".join(repr(token.text) for token in card.suppressed)),
-        *(Text(f"near        {n.id} ({n.cosine:.2f}) {n.label}") for n in card.neighbours[:_SHOWN]),
+        *(
+            Text(visible(f"near        {n.id} ({n.cosine:.2f}) {n.label}"))
+            for n in card.neighbours[:_SHOWN]
+        ),
     ]
     for group in card.groups:
         lines += [Text(""), Text(group.name, style="bold")]
         lines += [_example(example) for example in group.examples[:_SHOWN]]
-    title = Text(f"{card.id}: {card.label} (grade {card.grade})")
+    title = Text(visible(f"{card.id}: {card.label} (grade {card.grade})"))
     out.print(Panel(Text("\n").join(lines), title=title, title_align="left"))
 
 
-def _example(example: ExampleView) -> Text:
-    """A stretch of text in one line, brighter where the latent fires."""
-    from brainscan.cli.output import heat
+def _example(example: ExampleView, around: int | None = None) -> Text:
+    """A stretch of text in one line, brighter where the latent fires.
 
-    return heat(example.tokens, example.shares)
+    Args:
+        example: the stretch.
+        around: how many tokens to show on either side of the strongest; None for all.
+    """
+    near = slice(None)
+    if around is not None:
+        near = slice(max(0, example.peak - around), example.peak + around + 1)
+    return heat(example.tokens[near], example.shares[near])

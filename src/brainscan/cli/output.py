@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STYLES = ("", "on #3b2a10", "black on #a86f14", "bold black on #ffb000")
 
 
@@ -59,13 +61,18 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
+def visible(text: str) -> str:
+    """Text that no terminal takes for a command: control characters are shown as one mark."""
+    return _CONTROL.sub("\ufffd", text)
+
+
 def heat(tokens: Sequence[str], shares: Sequence[float]) -> Text:
     """Tokens in one run, each on a background as strong as its share, from 0 to 1."""
     from rich.text import Text
 
     line = Text()
     for token, share in zip(tokens, shares, strict=True):
-        shown = token.replace("\n", "\u21b5").replace("\t", " ")
+        shown = visible(token.replace("\n", "\u21b5").replace("\t", " "))
         line.append(shown, style=_STYLES[min(int(share * len(_STYLES)), len(_STYLES) - 1)])
     return line
 

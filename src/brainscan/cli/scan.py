@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brainscan.cli.options import AtlasFolder, DictionaryName, Html, Json, Model
-from brainscan.cli.output import console, heat, print_json, working, write_page
+from brainscan.cli.output import console, heat, print_json, visible, working, write_page
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,5 +75,7 @@ def print_scan(scan: Scan) -> None:
         (latent.share, token, latent) for token in scan.tokens for latent in token.latents[:1]
     ]
     for share, token, latent in sorted(strongest, key=lambda row: -row[0])[:_LISTED]:
-        table.add_row(Text(repr(token.text)), latent.id, f"{share:.0%}", Text(latent.label))
+        table.add_row(
+            Text(repr(token.text)), latent.id, f"{share:.0%}", Text(visible(latent.label))
+        )
     out.print(table)

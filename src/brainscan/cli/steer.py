@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainscan.cli.options import DictionaryName, Html, Json, Model, Seed
-from brainscan.cli.output import console, note, print_json, working, write_page
+from brainscan.cli.output import console, note, print_json, visible, working, write_page
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _print(result: Steered) -> None:
     titles = ("without the edit", "with " + ", ".join(result.edits), "control: random feature")
     styles = ("white", "green", "bright_black")
     panels = [
-        Panel(Text(answer.strip()), title=Text(title), border_style=style)
+        Panel(Text(visible(answer.strip())), title=Text(title), border_style=style)
         for title, answer, style in zip(titles, result.answers, styles, strict=True)
     ]
     if out.width >= _WIDE:
