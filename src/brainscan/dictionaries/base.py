@@ -182,9 +182,11 @@ class Dictionary(ABC):
                 "train one: `brainscan dictionary train --model ... --at ...`",
             )
         if self.model is not None and self.model.weights != lm.ref.weights:
+            from brainscan.dictionaries.evaluation import quick_fvu
+
             warnings.warn(
-                f"{self.name} was trained on {self.model.id}, not on {lm.name}: "
-                "its reconstruction may be worse here; `brainscan dictionary evaluate` tells",
+                f"{self.name} was trained on {self.model.id}, not on {lm.name}; its FVU here is "
+                f"{quick_fvu(lm, self)}; `brainscan dictionary evaluate` measures it well",
                 stacklevel=2,
             )
 

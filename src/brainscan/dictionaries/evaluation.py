@@ -20,12 +20,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any
 
 import torch
 
+from brainscan.activations.attention import BlockedAttention
+from brainscan.activations.corpus import open_corpus
 from brainscan.activations.harvest import find_sinks, stream
-from brainscan.activations.packing import Context
+from brainscan.activations.packing import Context, pack
 from brainscan.dictionaries.base import Dictionary
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import CorpusError
@@ -37,6 +40,8 @@ from brainscan.stats import Estimate, proportion, ratio
 
 _SAMPLE_TOKENS = 16_384
 _LOGIT_ROWS = 256
+_QUICK = 8
+_QUICK_CONTEXT = 128
 _ARMS = ("clean", "spliced", "zero", "mean")
 
 
@@ -107,9 +112,23 @@ def evaluate(lm: LanguageModel, dictionary: Dictionary, contexts: Sequence[Conte
     sums = _Sums(sample.mean, dictionary.n_latents)
     with progress("evaluate", sum(len(c.tokens) for c in contexts), "tokens") as advance:
         for context in contexts:
-            _measure(lm, dictionary, context, sample.mean, sums)
+            with torch.no_grad(), BlockedAttention():
+                _measure(lm, dictionary, context, sample.mean, sums)
             advance(len(context.tokens))
     return sums.evaluation(sample)
+
+
+def quick_fvu(lm: LanguageModel, dictionary: Dictionary) -> Estimate:
+    """The fraction of variance unexplained on a thousand tokens of the built-in corpus.
+
+    Args:
+        lm: the model, perhaps another than the dictionary was trained on.
+        dictionary: a dictionary of the right width.
+    """
+    texts = open_corpus("builtin").documents("test", seed=0)
+    sample = _Sample(lm, dictionary, list(islice(pack(lm, texts, _QUICK_CONTEXT), _QUICK)))
+    with torch.no_grad():
+        return sample.fvu(sample.x - dictionary.reconstruct(sample.x))
 
 
 class _Sample:
@@ -222,7 +241,6 @@ class _Replace:
         return [(self.hookpoint, hook)]
 
 
-@torch.no_grad()
 def _measure(
     lm: LanguageModel,
     dictionary: Dictionary,
