@@ -1,0 +1,1 @@
+"""Benches of brainscan: ratios measured in one run, beside their peers. See bench/README.md."""
