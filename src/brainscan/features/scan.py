@@ -46,6 +46,7 @@ OVERLAP = 256
 """Tokens of a window that are there for context alone."""
 
 _COLOURS = 6
+_RARE = 5e-4
 _EXAMPLES = 3
 _PROMOTED = 5
 
@@ -235,13 +236,20 @@ def _encode(lm: LanguageModel, dictionary: Dictionary, tokens: Sequence[int]) ->
 
 
 def _telling(dictionary: Dictionary, code: _Code) -> list[int]:
-    """Latents to colour the text by: strong in it and rare elsewhere."""
-    total = torch.zeros(dictionary.n_latents)
-    total.scatter_add_(0, code.latents.flatten(), code.shares.flatten())
-    rate = dictionary.firing_rate.float().cpu().clamp(min=1e-6, max=1)
-    score = total * -rate.log()
-    best = score.topk(min(_COLOURS, len(score)))
-    return [n for n, s in zip(best.indices.tolist(), best.values.tolist(), strict=True) if s > 0]
+    """Latents to colour the text by: those that fire here far more often than elsewhere.
+
+    Latents are ordered by the square of ln(rate here / rate elsewhere), times the root of their
+    summed cubed shares: a few strong firings of a rare latent count for more than many weak ones.
+    """
+    n = dictionary.n_latents
+    latents, shares = code.latents.flatten(), code.shares.flatten()
+    total = torch.zeros(n).scatter_add_(0, latents, shares**3)
+    times = torch.zeros(n).scatter_add_(0, latents, (shares > 0).float())
+    here = times / max(int(code.sinks.logical_not().sum()), 1)
+    elsewhere = dictionary.firing_rate.float().cpu() + _RARE
+    score = total.sqrt() * (here / elsewhere).clamp(min=1).log().square()
+    best = score.topk(min(_COLOURS, n))
+    return [latent for latent in best.indices.tolist() if score[latent] > 0]
 
 
 def _number(dictionary: Dictionary, address: str) -> int:
