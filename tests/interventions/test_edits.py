@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -24,6 +26,16 @@ def _index(address):
 def _direction(seed, mean=None, hookpoint=HOOK, d=32):
     generator = torch.Generator().manual_seed(seed)
     return Direction(hookpoint, 3 * torch.randn(d, generator=generator), f"d{seed}", mean)
+
+
+@pytest.fixture
+def run(run):
+    """Edits of all tokens, sinks among them: what is done to a token is tested here, not where."""
+
+    def everywhere(hookpoint, *edits, **options):
+        return run(hookpoint, *(replace(edit, sinks=True) for edit in edits), **options)
+
+    return everywhere
 
 
 LATENT_EDITS = [
@@ -211,6 +223,7 @@ def test_a_small_edit_changes_the_logit_as_its_gradient_predicts(family, kind):
         "direction": lambda s: (Add(_direction(3, d=model.d_model), s), None),
         "neuron": lambda s: (Add("neurons.1/5", s, maximum=1.0), None),
     }[kind](0.02)
+    edit = replace(edit, sinks=True)
     with capture(model, [hookpoint], grad=True) as seen:
         logit = model.forward(tokens, grad=True)[0, -1, 17]
     x = seen[hookpoint]
@@ -226,7 +239,7 @@ def test_a_small_edit_changes_the_logit_as_its_gradient_predicts(family, kind):
     predicted = float((gradient * delta).detach().sum())
     with model.edit(edit):
         raised = model.forward(tokens)[0, -1, 17]
-    with model.edit(type(edit)(**{**vars(edit), "strength": -edit.strength})):
+    with model.edit(replace(edit, strength=-edit.strength)):
         lowered = model.forward(tokens)[0, -1, 17]
     measured = float(raised - lowered) / 2
     assert abs(predicted) > 1e-5

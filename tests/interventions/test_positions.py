@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from brainscan.activations import find_sinks
 from brainscan.errors import UsageError
 from brainscan.interventions import Add, Clamp, Direction, Probe, Span, Where
+from brainscan.interventions.sinks import sinks_at
 from brainscan.models import capture
 from brainscan.models.generate import Sampling
 
@@ -19,10 +21,10 @@ def _changed(run, edit, **options):
 
 def test_prompt_and_response(run, ids):
     n = ids.shape[1]
-    assert _changed(run, Add(DIRECTION, 1.0, positions="prompt")) == list(range(n))
+    assert _changed(run, Add(DIRECTION, 1.0, positions="prompt")) == list(range(1, n))
     assert _changed(run, Add(DIRECTION, 1.0, positions="response")) == []
     split = {"prompt_lengths": [3]}
-    assert _changed(run, Add(DIRECTION, 1.0, positions="prompt"), **split) == [0, 1, 2]
+    assert _changed(run, Add(DIRECTION, 1.0, positions="prompt"), **split) == [1, 2]
     assert _changed(run, Add(DIRECTION, 1.0, positions="response"), **split) == list(range(3, n))
 
 
@@ -36,23 +38,40 @@ def test_a_span_counts_from_the_first_token_whatever_the_padding(run, ids):
         "mask": torch.cat([padding, torch.ones_like(ids)], dim=1),
     }
     assert _changed(run, Add(DIRECTION, 1.0, positions=Span(2, 4)), **left) == [7, 8]
-    assert _changed(run, Add(DIRECTION, 1.0), **left) == list(range(5, 5 + n))
+    assert _changed(run, Add(DIRECTION, 1.0), **left) == list(range(6, 5 + n))
 
 
 def test_sinks_are_left_alone_unless_asked_for(lm, site):
     x = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
-    x[0, 0] *= 100
+    x[0, 3] *= 100
     spot = site(2, 6)
 
     def changed(**options):
         ((_, hook),) = Add(DIRECTION, 1.0, **options).attach(lm)
-        return (hook(x, spot) != x).any(-1)
+        return (hook(x, spot) != x).any(-1).int().tolist()
 
-    assert changed()[0].tolist() == [False] + 5 * [True]
-    assert changed()[1].all()
-    assert changed(positions="prompt")[0].tolist() == [False] + 5 * [True]
-    assert changed(sinks=True).all()
-    assert changed(positions=Span(0, 2))[0].tolist() == 2 * [True] + 4 * [False]
+    assert changed() == [[0, 1, 1, 0, 1, 1], [0, 1, 1, 1, 1, 1]]
+    assert changed(positions="prompt") == changed()
+    assert changed(sinks=True) == [6 * [1], 6 * [1]]
+    assert changed(positions=Span(0, 4))[0] == [1, 1, 1, 1, 0, 0]
+
+
+def test_sinks_are_those_that_harvests_leave_out():
+    x = torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(0))
+    x[0, 0], x[1, 4], x[2, 5:7] = 99 * x[0, 0], 99 * x[1, 4], 99 * x[2, 5:7]
+    positions = torch.arange(9).expand(3, 9)
+    assert torch.equal(sinks_at(x, positions), find_sinks(x))
+    padding = torch.full((3, 4, 32), 1e4)
+    shifted = torch.cat([torch.full((3, 4), -1), positions], dim=1)
+    padded = sinks_at(torch.cat([padding, x], dim=1), shifted)
+    assert torch.equal(padded[:, 4:], find_sinks(x))
+
+
+@pytest.mark.parametrize("start", [0, 1, 7])
+def test_a_token_read_alone_is_a_sink_only_as_the_first(lm, site, start):
+    x = 100 * torch.randn(2, 1, 32)
+    ((_, hook),) = Add(DIRECTION, 1.0).attach(lm)
+    assert bool((hook(x, site(2, 1, start=start)) != x).any()) is (start > 0)
 
 
 def test_where_a_feature_of_the_same_hookpoint_passes_its_threshold(run, dictionary, active):
@@ -75,7 +94,8 @@ def test_where_a_probe_passes_at_the_same_or_an_earlier_hookpoint(run, read_at):
     threshold = float(scores.sort().values[middle : middle + 2].mean())
     probe = Probe(Direction(read_at, vector, "probe", mean), bias=0.5)
     edit = Add(DIRECTION, 1.0, positions=Where(probe, threshold))
-    assert _changed(run, edit) == (scores > threshold).nonzero()[:, 0].tolist()
+    passed = (scores > threshold).nonzero()[:, 0].tolist()
+    assert _changed(run, edit) == [position for position in passed if position > 0]
 
 
 def test_where_sees_what_former_edits_of_the_hookpoint_made(run, dictionary, active):
@@ -116,7 +136,7 @@ def test_positions_in_generation_with_left_padding_and_a_cache(lm):
     recorders = [Recorder("prompt"), Recorder("response")]
     lm.generate(prompts, Sampling(max_new_tokens=4), edits=recorders)
     first, *rest = seen["prompt"]
-    assert torch.equal(first[0], first[1] >= 0)
+    assert torch.equal(first[0], first[1] > 0)
     assert not any(changed.any() for changed, _ in rest)
     first, *rest = seen["response"]
     assert not first[0].any()

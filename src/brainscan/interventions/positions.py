@@ -5,11 +5,9 @@
 - ``Where(condition, threshold)``: tokens where a feature or a probe passes a threshold, read at
   the edit's own hookpoint or at an earlier one, token by token.
 
-Attention sinks are left out unless an edit says ``sinks=True`` or names them by a ``Span``: a sink
-is a token whose norm at the hookpoint is above ten times the median of its row in that pass. In
-most models the first token is one, with a hundred times the usual norm; an edit there wrecks the
-model rather than steering it. While decoding token by token a row has one token, so none is left
-out.
+Attention sinks, as `sinks` tells them, are left out unless an edit says ``sinks=True`` or names
+them by a ``Span``: the first token of a sequence and any other with a norm far above the usual. An
+edit there wrecks the model rather than steering it.
 """
 
 from __future__ import annotations
@@ -22,12 +20,10 @@ import torch
 
 from brainscan.dictionaries import Address, Dictionary
 from brainscan.errors import UsageError
+from brainscan.interventions.sinks import sinks_at
 from brainscan.interventions.targets import Direction, bind
 from brainscan.models import Hook, LanguageModel, Site
 from brainscan.shapes import Bool, Float, Tensor
-
-SINK_RATIO = 10.0
-"""A token with a norm above this many medians of its row is an attention sink."""
 
 _STAGES = ("resid_pre", "attn_out", "neurons", "mlp_out", "resid_post")
 
@@ -165,15 +161,7 @@ def _chosen(
     if positions != "all":
         is_prompt = site.is_prompt.to(x.device)
         real = real & (is_prompt if positions == "prompt" else ~is_prompt)
-    return real if sinks or x.shape[1] == 1 else real & ~_sinks(x, at >= 0)
-
-
-def _sinks(
-    x: Float[Tensor, "batch position d"], real: Bool[Tensor, "batch position"]
-) -> Bool[Tensor, "batch position"]:
-    norms: Tensor = torch.linalg.vector_norm(x.detach(), dim=-1, dtype=torch.float32)
-    norms = norms.masked_fill(~real, torch.nan)
-    return norms > SINK_RATIO * norms.nanmedian(dim=1, keepdim=True).values
+    return real if sinks else real & ~sinks_at(x, at)
 
 
 def _condition(lm: LanguageModel, where: Where) -> tuple[str, _Score]:
