@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from brainscan.activations import find_sinks
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import (
     DictionaryMismatchError,
@@ -116,6 +117,23 @@ def test_a_neurons_maximum_is_measured_on_neutral_text(run, lm):
     edited = run("neurons.2", Clamp("neurons.2/5+", 1.0))[:, 5]
     assert (edited == edited[0]).all()
     assert edited[0] >= run("neurons.2")[:, 5].max() * 0.5
+
+
+def test_a_neurons_maximum_leaves_out_sinks(monkeypatch, passages):
+    from brainscan.interventions import neurons
+    from brainscan.interventions.texts import passage_tokens
+
+    model = tiny("llama", seed=3)
+    monkeypatch.setattr(neurons, "neutral_passages", lambda limit: passages)
+    found = neurons.neuron_maxima(model, "neurons.1")
+    kept = []
+    for passage in passages:
+        with capture(model, ["neurons.1"]) as seen:
+            model.forward(torch.tensor([passage_tokens(model, passage).ids]))
+        values = seen["neurons.1"]
+        kept.append(values[~find_sinks(values)])
+    torch.testing.assert_close(found.largest, torch.cat(kept).amax(0))
+    torch.testing.assert_close(found.smallest, torch.cat(kept).amin(0))
 
 
 def test_add_along_a_direction_counts_in_the_tokens_own_norm(run):

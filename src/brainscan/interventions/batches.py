@@ -19,6 +19,11 @@ class Batch(NamedTuple):
     ids: Int[Tensor, "batch position"]
     mask: Int[Tensor, "batch position"]
 
+    @property
+    def positions(self) -> Int[Tensor, "batch position"]:
+        """Each token's index in its own row; -1 is padding."""
+        return torch.where(self.mask.bool(), self.mask.cumsum(1) - 1, -1)
+
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
     """The rows as one batch.

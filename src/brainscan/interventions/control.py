@@ -161,7 +161,7 @@ def _record(lm: LanguageModel, hookpoints: Sequence[str], texts: Sequence[Passag
             lm.forward(batch.ids, batch.mask)
         for name, kept in text.values.items():
             kept.append(seen[name].float())
-        positions = torch.where(batch.mask.bool(), batch.mask.cumsum(1) - 1, -1)
+        positions = batch.positions
         lengths = torch.tensor([rows[index].prompt_length for index in group])
         is_prompt = (positions >= 0) & (positions < lengths.to(lm.device)[:, None])
         text.sites.append(Site("", positions, is_prompt, batch.ids))

@@ -13,6 +13,7 @@ import torch
 
 from brainscan.errors import UsageError
 from brainscan.interventions.batches import by_length, padded
+from brainscan.interventions.sinks import sinks_at
 from brainscan.interventions.texts import neutral_passages, passage_tokens
 from brainscan.models import LanguageModel, capture
 from brainscan.shapes import Float, Tensor
@@ -38,7 +39,7 @@ _measured: WeakKeyDictionary[LanguageModel, dict[str, NeuronMaxima]] = WeakKeyDi
 
 
 def neuron_maxima(lm: LanguageModel, hookpoint: str) -> NeuronMaxima:
-    """Largest and smallest activations over 32 neutral passages, attention sinks included.
+    """Largest and smallest activations over 32 neutral passages, attention sinks left out.
 
     Args:
         lm: the model.
@@ -68,7 +69,8 @@ def _measure(lm: LanguageModel, hookpoint: str) -> NeuronMaxima:
         batch = padded([rows[index] for index in group], lm.device)
         with capture(lm, [hookpoint], stop=True) as seen:
             lm.forward(batch.ids, batch.mask)
-        values = seen[hookpoint][batch.mask.bool()].float().cpu()
+        x, at = seen[hookpoint], batch.positions
+        values = x[(at >= 0) & ~sinks_at(x, at)].float().cpu()
         largest = largest.maximum(values.amax(0))
         smallest = smallest.minimum(values.amin(0))
     return NeuronMaxima(largest, smallest)
