@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from brainscan.artifacts import read_manifest
+from brainscan.dictionaries import Dictionary, base
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError, UnknownDictionaryError
 from brainscan.interventions import (
@@ -74,8 +75,6 @@ def test_a_strength_that_is_a_tensor_is_saved_as_its_number(tmp_path):
 def test_a_dictionary_is_kept_by_name_and_digest(tmp_path):
     folder = tmp_path / "dictionary"
     random_dictionary(32).save(folder)
-    from brainscan.dictionaries import Dictionary
-
     dictionary = Dictionary.load(folder)
     save_edits(tmp_path / "edits", [Clamp("resid_post.1/3", 1.0, dictionary=dictionary)])
     manifest = read_manifest(tmp_path / "edits")
@@ -86,6 +85,46 @@ def test_a_dictionary_is_kept_by_name_and_digest(tmp_path):
     save_edits(tmp_path / "edits", [unsaved])
     with pytest.raises(UnknownDictionaryError, match="random"):
         load_edits(tmp_path / "edits")
+
+
+def test_another_dictionary_of_the_same_name_is_refused(tmp_path):
+    folder = tmp_path / "dictionary"
+    random_dictionary(32).save(folder)
+    first = Dictionary.load(folder)
+    save_edits(tmp_path / "edits", [Clamp("resid_post.1/3", 1.0, dictionary=first)])
+    random_dictionary(32, seed=1).save(folder)
+    second = Dictionary.load(folder)
+    digests = rf"{first.manifest.digest}.*{second.manifest.digest}"
+    with pytest.raises(ArtifactError, match=digests):
+        load_edits(tmp_path / "edits")
+    with pytest.raises(ArtifactError, match=digests):
+        load_edits(tmp_path / "edits", [second])
+    (edit,) = load_edits(tmp_path / "edits", [first])
+    assert edit.dictionary is first
+
+
+def test_the_shipped_dictionary_is_recorded_where_none_was_passed(tmp_path, lm, monkeypatch):
+    monkeypatch.setattr(base, "SHIPPED", tmp_path / "shipped")
+    folder = tmp_path / "shipped" / lm.name / "resid_post.1"
+    folder.parent.mkdir(parents=True)
+    random_dictionary(32).save(folder)
+    digest = read_manifest(folder).digest
+    edits = (
+        Clamp("resid_post.1/3", 1.0),
+        Clamp("resid_post.2/3", 1.0),
+        Clamp("neurons.1/3", 1.0),
+        Add(_direction("x"), 0.5, positions=Where("resid_post.1/2", 0.5)),
+    )
+    for chosen in (edits, edits[1:], (Swap("resid_post.1/1", "resid_post.1/2"),)):
+        save_edits(tmp_path / "edits", chosen, model=lm.ref)
+        parents = read_manifest(tmp_path / "edits").parents
+        assert parents == {f"{lm.name}/resid_post.1": digest}
+        assert load_edits(tmp_path / "edits") == chosen
+    random_dictionary(32, seed=1).save(folder)
+    with pytest.raises(ArtifactError, match=rf"{digest}.*{read_manifest(folder).digest}"):
+        load_edits(tmp_path / "edits")
+    save_edits(tmp_path / "edits", edits)
+    assert read_manifest(tmp_path / "edits").parents == {}
 
 
 @pytest.mark.parametrize("name", ["edits.json", "directions.safetensors"])

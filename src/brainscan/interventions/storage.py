@@ -3,7 +3,8 @@
 `edits.json` lists the edits in their order, each with its kind, its fields and its positions;
 a direction stands there by its number, its tensors are in `directions.safetensors` as
 ``<number>.vector`` and ``<number>.mean``. A dictionary that was passed with an edit is kept by its
-name and loaded again by it.
+name and loaded again by it. The manifest's parents are the dictionaries' digests, those of shipped
+ones that edits resolve to on their model among them; loading compares them with what is there.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from brainscan import artifacts
-from brainscan.artifacts import ModelRef
-from brainscan.dictionaries import Dictionary
-from brainscan.errors import ArtifactError
-from brainscan.interventions.edits import EDITS, Edit, as_number
+from brainscan.artifacts import Manifest, ModelRef
+from brainscan.dictionaries import Address, Dictionary
+from brainscan.dictionaries.base import locate
+from brainscan.errors import ArtifactError, UnknownDictionaryError
+from brainscan.interventions.edits import EDITS, Edit, Swap, as_number
 from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.targets import Direction
 from brainscan.shapes import Tensor
@@ -45,7 +47,7 @@ def save_edits(
     """
     from safetensors.torch import save_file
 
-    writer = _Writer()
+    writer = _Writer(model)
     lines = [writer.edit(edit) for edit in edits]
     with artifacts.create(
         path,
@@ -69,14 +71,17 @@ def load_edits(
         dictionaries: dictionaries to take by their names before any is loaded.
 
     Raises:
-        ArtifactError: it is missing, truncated, altered or of another kind.
+        ArtifactError: it is missing, truncated, altered or of another kind, or a dictionary of
+            the name that an edit was made with is another one now.
         UnknownDictionaryError: an edit was saved with a dictionary that is not found.
     """
     from safetensors.torch import load_file
 
-    artifacts.open_artifact(path, kind=KIND)
-    tensors = load_file(Path(path) / _DIRECTIONS)
-    reader = _Reader(tensors, {dictionary.name: dictionary for dictionary in dictionaries})
+    manifest = artifacts.open_artifact(path, kind=KIND)
+    given = {dictionary.name: dictionary for dictionary in dictionaries}
+    for name, digest in manifest.parents.items():
+        _check_digest(path, name, digest, given.get(name))
+    reader = _Reader(load_file(Path(path) / _DIRECTIONS), given)
     try:
         lines = json.loads((Path(path) / _EDITS).read_text(encoding="utf-8"))
         return tuple(reader.edit(line) for line in lines)
@@ -88,20 +93,57 @@ def load_edits(
         ) from error
 
 
+def _check_digest(
+    path: str | os.PathLike[str], name: str, digest: str, given: Dictionary | None
+) -> None:
+    """Refuses a dictionary that is not the one the edits were made with; one not there passes."""
+    manifest = _manifest(name) if given is None else given.manifest
+    if manifest is not None and manifest.digest != digest:
+        raise ArtifactError(
+            f"the dictionary {name} that the edits in {os.fspath(path)} were made with, "
+            f"of digest {digest}",
+            f"a dictionary of that name of digest {manifest.digest}",
+            "its latents have other meanings: use the first one, or make the edits again",
+        )
+
+
+def _manifest(name: str) -> Manifest | None:
+    """The manifest of a dictionary by its name or folder, if there is one."""
+    try:
+        return artifacts.read_manifest(locate(name))
+    except UnknownDictionaryError:
+        return None
+
+
 class _Writer:
     """Turns edits into JSON, collecting the tensors they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: ModelRef | None) -> None:
+        self.model = model
         self.tensors: dict[str, Tensor] = {}
         self.hookpoints: set[str] = set()
         self.parents: dict[str, str] = {}
         self._directions = 0
 
     def edit(self, edit: Edit) -> dict[str, Any]:
+        if edit.dictionary is None:
+            for target in (edit.a, edit.b) if isinstance(edit, Swap) else (edit.target,):
+                self._shipped(target)
+        if isinstance(edit.positions, Where) and edit.positions.dictionary is None:
+            self._shipped(edit.positions.condition)
         values = {item.name: getattr(edit, item.name) for item in fields(edit)}
         return {"edit": type(edit).__name__} | {
             name: self._value(value) for name, value in values.items() if value is not None
         }
+
+    def _shipped(self, target: str | Direction | Probe) -> None:
+        """Keeps the digest of the shipped dictionary that an address stands for, if any."""
+        if self.model is None or not isinstance(target, str):
+            return
+        name = f"{self.model.id.split('+')[0]}/{Address.parse(target).hookpoint}"
+        manifest = _manifest(name)
+        if manifest is not None:
+            self.parents[name] = manifest.digest
 
     def _value(self, value: Any) -> Any:
         match value:
