@@ -42,17 +42,30 @@ def test_spellings_are_counted_together():
 
 
 def test_a_label_names_the_heaviest_words():
-    words = [Part("God", 0.5), Part("Lord", 0.2), Part("god", 0.1), Part("x", 0.01)]
-    assert label(words, [Part(" God", 0.5)], ["a"]) == "fires on “God”, “Lord”"
+    words = [
+        Part("God", 0.5, 0.001),
+        Part("the", 0.2, 0.06),
+        Part("Lord", 0.2, 0.001),
+        Part("god", 0.1, 0.001),
+        Part("x", 0.01, 0.001),
+    ]
+    said = label(words, [Part(" God", 0.5, 0.001)], ["a"])
+    assert said == "fires on “God”, “Lord”, “the”"
+
+
+def test_common_words_are_not_named_for_being_common():
+    words = [Part("the", 0.07, 0.06), Part("harbour", 0.05, 0.0001)]
+    assert label(words, [], ["a"]) == "fires on “harbour”"
 
 
 def test_tokens_name_a_latent_of_an_ending():
-    words = [Part("running", 0.06)]
-    assert label(words, [Part("ing", 0.9)], ["a"]) == "fires on “ing”"
+    words = [Part("running", 0.06, 0.001)]
+    assert label(words, [Part("ing", 0.9, 0.02)], ["a"]) == "fires on “ing”"
 
 
 def test_a_latent_of_many_words_is_named_by_what_it_promotes():
-    assert label([Part("a", 0.01)], [Part("b", 0.01)], [" to", "\n"]) == "promotes “to”, “↵”"
-    assert label([Part("a", 0.01)], [], []) == "fires on many words"
+    words, tokens = [Part("a", 0.01, 0.01)], [Part("b", 0.01, 0.01)]
+    assert label(words, tokens, [" to", "To", "\n"]) == "promotes “to”, “↵”"
+    assert label(words, [], []) == "fires on many words"
     assert label([], [], ["a"]) == NEVER
     assert promotes([]) == ""

@@ -1,9 +1,10 @@
 """A few words on when a latent fires, made by counting.
 
-1. The words, and the single tokens, that hold most of a latent's activation, with their shares of
-   it. Words read better; tokens say more where a latent fires on an ending or a sign. Words are
-   taken unless the tokens hold clearly more.
-2. Up to three of them, as long as each holds a fair share: `fires on “God”, “Lord”`.
+1. The words, and the single tokens, that hold a fair share of a latent's activation, and more of
+   it than of the text: common words are not named for being common. The first three by
+   share x ln(share / rate in the text), their part of the divergence of the two.
+2. Words read better; tokens say more where a latent fires on an ending or a sign. Words are taken
+   unless the tokens hold clearly more: `fires on “God”, “Lord”`.
 3. Where the activation is spread over many, what the latent promotes: `promotes “ing”, “ed”`.
 
 These are counts and no tested descriptions: their grade is U.
@@ -11,6 +12,7 @@ These are counts and no tested descriptions: their grade is U.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,17 +21,24 @@ GRADE = "U"
 """The grade of a label: untested."""
 
 _SHOWN = 3
-_FAIR = 0.05
+_FAIR = 0.03
+_MORE = 2.0
 _CLEARLY = 1.35
 _LONGEST = 24
 _VISIBLE = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 class Part(NamedTuple):
-    """A word or token with its share of a latent's activation."""
+    """A word or token, its share of a latent's activation, and its share of the text."""
 
     text: str
     share: float
+    rate: float
+
+    @property
+    def weight(self) -> float:
+        """How much it sets the latent's activation apart from the text."""
+        return self.share * math.log(self.share / self.rate)
 
 
 def label(words: Sequence[Part], tokens: Sequence[Part], promoted: Sequence[str]) -> str:
@@ -62,18 +71,19 @@ def quoted(texts: Sequence[str]) -> str:
 
 
 def _fair(parts: Sequence[Part]) -> list[Part]:
-    """The heaviest parts that hold a fair share, spellings of one word taken together."""
+    """The parts that tell most, spellings of one word taken together."""
     merged: dict[str, Part] = {}
     for part in parts:
         key = part.text.strip().casefold() or part.text
-        known = merged.get(key, Part(part.text, 0.0))
-        merged[key] = Part(known.text, known.share + part.share)
-    heavy = sorted(merged.values(), key=lambda part: -part.share)[:_SHOWN]
-    return [part for part in heavy if part.share >= _FAIR]
+        known = merged.get(key, Part(part.text, 0.0, 0.0))
+        merged[key] = Part(known.text, known.share + part.share, known.rate + part.rate)
+    fair = [part for part in merged.values() if part.share >= max(_FAIR, _MORE * part.rate)]
+    return sorted(fair, key=lambda part: -part.weight)[:_SHOWN]
 
 
 def _distinct(tokens: Sequence[str]) -> list[str]:
-    return [part.text for part in _fair([Part(token, 1.0) for token in tokens])]
+    spellings = {token.strip().casefold() or token: token for token in reversed(tokens)}
+    return list(reversed(spellings.values()))[:_SHOWN]
 
 
 def _total(parts: Sequence[Part]) -> float:

@@ -12,7 +12,7 @@ vocabulary.parquet  token, text                            the tokens named in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,7 +36,8 @@ DOUBT = 5
 """Firings at the maximum, on other words, that each latent is taken to have had besides those
 seen: one that fired twice in all, both times on one word, is not taken to be about that word."""
 
-_LABELLED = 8
+_LABELLED = 24
+_LABEL_OUTPUTS = 4
 
 
 class Facts(NamedTuple):
@@ -67,7 +68,7 @@ def write(
     neighbours: Neighbours,
 ) -> None:
     """Writes all tables of an atlas into a folder."""
-    labels = _labels(lm, facts, vocabulary, outputs)
+    labels = _labels(lm, text, facts, vocabulary, outputs)
     _save(
         folder / "text.parquet",
         {"token": text.tokens.astype(np.int32), "document": text.documents.astype(np.int32)},
@@ -93,28 +94,36 @@ def write(
 
 
 def _labels(
-    lm: LanguageModel, facts: Facts, vocabulary: Vocabulary, outputs: Outputs | None
+    lm: LanguageModel, text: Text, facts: Facts, vocabulary: Vocabulary, outputs: Outputs | None
 ) -> list[str]:
     forms = vocabulary.words.spellings()
-    by_word = _parts(facts, vocabulary.by_word, lambda keys: [forms[key] for key in keys])
-    by_token = _parts(facts, vocabulary.by_token, lm.token_strings)
+    by_word = _parts(
+        facts,
+        vocabulary.by_word,
+        np.array(vocabulary.words.counts()),
+        lambda keys: [forms[key] for key in keys],
+    )
+    by_token = _parts(facts, vocabulary.by_token, np.bincount(text.tokens), lm.token_strings)
     promoted: list[list[str]] = [[] for _ in facts.fired]
     if outputs is not None:
-        rows = outputs.promoted[:, :4].tolist()
+        rows = outputs.promoted[:, :_LABEL_OUTPUTS].tolist()
         promoted = [lm.token_strings(row) for row in rows]
     return _clean([label(*parts) for parts in zip(by_word, by_token, promoted, strict=True)])
 
 
-def _parts(facts: Facts, sums: Sums, name: Any) -> list[list[Part]]:
-    """The heaviest keys of each latent, with their shares of its activation."""
+def _parts(
+    facts: Facts, sums: Sums, totals: Ints, name: Callable[[list[int]], list[str]]
+) -> list[list[Part]]:
+    """The heaviest keys of each latent, with their shares of its activation and of the text."""
     whole = np.bincount(sums.latent, weights=sums.mass, minlength=len(facts.fired))
     heavy = sums.heaviest(_LABELLED)
-    parts: list[list[Part]] = [[] for _ in facts.fired]
     shares = heavy.mass / whole[heavy.latent]
-    texts = name(heavy.key.tolist())
-    for latent, text, share in zip(heavy.latent.tolist(), texts, shares.tolist(), strict=True):
+    rates = totals[heavy.key] / totals.sum()
+    columns = (heavy.latent, name(heavy.key.tolist()), shares, rates)
+    parts: list[list[Part]] = [[] for _ in facts.fired]
+    for latent, text, share, rate in zip(*columns, strict=True):
         if text:
-            parts[latent].append(Part(text, share))
+            parts[latent].append(Part(text, float(share), float(rate)))
     return parts
 
 
