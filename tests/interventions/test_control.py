@@ -195,6 +195,12 @@ def test_a_control_fires_about_as_often_as_the_edit(lm, passages):
     assert few - set(range(5))
 
 
+def test_controls_are_not_matched_on_a_model_that_is_being_edited(lm, dictionary, active, passages):
+    edit = Add(active[0], 1.0, dictionary=dictionary)
+    with lm.edit(edit), pytest.raises(UsageError, match="being edited"):
+        random_latent_control(lm, dictionary, [edit], 0, passages=passages)
+
+
 def test_sign_flipped_edits_change_as_much_the_other_way(run, dictionary, active):
     edits = [
         Add(active[0], 0.5, dictionary=dictionary),

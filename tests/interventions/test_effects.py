@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from brainscan.errors import CorpusError
+from brainscan.errors import CorpusError, UsageError
 from brainscan.interventions import (
     Add,
     Clamp,
@@ -136,3 +136,11 @@ def test_batches_bound_rows_and_logits(lm):
     assert groups == [[1, 2], [4, 0], [3]]
     long = math.ceil(2**26 / lm.vocab_size)
     assert list(by_length(lm, [long, long], 8)) == [[0], [1]]
+
+
+def test_effects_are_not_measured_on_a_model_that_is_being_edited(lm, passages):
+    with lm.edit(PUSH):
+        with pytest.raises(UsageError, match="being edited"):
+            measure_effects(lm, [PUSH], passages=passages)
+        with pytest.raises(UsageError, match="being edited"):
+            score_items(lm, [()], [], batch=2)

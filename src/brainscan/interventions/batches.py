@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from brainscan.errors import UsageError
 from brainscan.models import LanguageModel
 from brainscan.shapes import Bool, Float, Int, Tensor
 
@@ -39,6 +40,24 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
         ids[index, : len(row)] = torch.tensor(row)
         mask[index, : len(row)] = 1
     return Batch(ids.to(device), mask.to(device))
+
+
+def check_untouched(lm: LanguageModel, purpose: str) -> None:
+    """Refuses a model that is being edited, where the untouched one is measured.
+
+    Args:
+        lm: the model.
+        purpose: what it is needed for.
+
+    Raises:
+        UsageError: it is being edited.
+    """
+    if lm.model._forward_pre_hooks:
+        raise UsageError(
+            f"a model without edits, {purpose}",
+            "a model that is being edited",
+            "leave the block that edits it first",
+        )
 
 
 def by_length(lm: LanguageModel, lengths: Sequence[int], rows_at_once: int) -> Iterator[list[int]]:

@@ -30,7 +30,7 @@ import torch
 from brainscan import stats
 from brainscan.dictionaries import Dictionary
 from brainscan.errors import UsageError
-from brainscan.interventions.batches import by_length, padded
+from brainscan.interventions.batches import by_length, check_untouched, padded
 from brainscan.interventions.draws import draws
 from brainscan.interventions.edits import (
     Ablate,
@@ -96,8 +96,10 @@ def random_latent_control(
         passages: neutral text; the first 64 of ours when left out.
 
     Raises:
-        UsageError: no other feature acts on that text where the edit does.
+        UsageError: no other feature acts on that text where the edit does, or the model is being
+            edited.
     """
+    check_untouched(lm, "to match controls on")
     texts = neutral_passages(_PASSAGES) if passages is None else passages
     generator = random.Random(seed)
     matched = []

@@ -11,8 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from brainscan.errors import UsageError
-from brainscan.interventions.batches import by_length, padded
+from brainscan.interventions.batches import by_length, check_untouched, padded
 from brainscan.interventions.sinks import sinks_at
 from brainscan.interventions.texts import neutral_passages, passage_tokens
 from brainscan.models import LanguageModel, capture
@@ -56,12 +55,7 @@ def neuron_maxima(lm: LanguageModel, hookpoint: str) -> NeuronMaxima:
 
 @torch.no_grad()
 def _measure(lm: LanguageModel, hookpoint: str) -> NeuronMaxima:
-    if lm.model._forward_pre_hooks:
-        raise UsageError(
-            f"a model without edits, to measure the neurons of {hookpoint} on",
-            "a model that is being edited",
-            "pass the neuron's maximum with the edit, or make the edits together",
-        )
+    check_untouched(lm, f"to measure the neurons of {hookpoint} on: or pass a neuron's maximum")
     rows = [passage_tokens(lm, passage).ids for passage in neutral_passages(_PASSAGES)]
     largest = torch.full((lm.width(hookpoint),), -torch.inf)
     smallest = torch.full_like(largest, torch.inf)

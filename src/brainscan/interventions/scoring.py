@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 
 from brainscan.errors import CorpusError
-from brainscan.interventions.batches import by_length, logits_at, padded
+from brainscan.interventions.batches import by_length, check_untouched, logits_at, padded
 from brainscan.interventions.edits import Edit
 from brainscan.interventions.texts import Item, Passage, Tokens, opening, passage_tokens
 from brainscan.models import LanguageModel, intervene
@@ -68,7 +68,12 @@ def score_passages(
         edit_sets: the sets of edits, each against the untouched model.
         passages: the passages.
         batch: the most passages at once.
+
+    Raises:
+        UsageError: the model is being edited already.
+        CorpusError: a passage is too short.
     """
+    check_untouched(lm, "to compare edits with")
     texts = [passage_tokens(lm, passage) for passage in passages]
     for passage, text in zip(passages, texts, strict=True):
         if len(text.ids) < 2:
@@ -98,7 +103,11 @@ def score_items(
         edit_sets: the sets of edits; an empty one is the untouched model.
         items: the items.
         batch: the most items at once.
+
+    Raises:
+        UsageError: the model is being edited already.
     """
+    check_untouched(lm, "to compare edits with")
     contexts = [item_contexts(lm, item) for item in items]
     correct = torch.zeros(len(edit_sets), len(items), dtype=torch.bool)
     lengths = [sum(map(len, context.rows)) for context in contexts]
