@@ -176,6 +176,8 @@ def test_ctrl_c_in_mid_harvest_is_130_and_the_same_command_goes_on(model, text, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job is born deaf to Ctrl-C; the test may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     shards = tmp_path / "acts.partial"
     deadline = time.monotonic() + 60
