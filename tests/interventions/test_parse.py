@@ -19,8 +19,10 @@ from brainscan.interventions import (
     Where,
     format_edit,
     load_direction,
+    load_probe,
     parse_edit,
     save_direction,
+    save_probe,
 )
 
 TARGET = "resid_post.15/1234"
@@ -71,6 +73,7 @@ def test_what_the_grammar_means(text, edit):
         "resid_post.15=2x",
         "add:file",
         "swap:a,b",
+        "blocks.1.hook_nothing/2=2x",
     ],
 )
 def test_what_is_no_edit(text):
@@ -92,6 +95,45 @@ def test_directions_come_from_files(tmp_path, name):
     for edit in (Add(direction, 0.5, positions="prompt"), ProjectOut(direction)):
         assert parse_edit(format_edit(edit)) == edit
     assert parse_edit(f"add:{path}=0.5@prompt") == Add(direction, 0.5, positions="prompt")
+
+
+@pytest.mark.parametrize("bias", [0.0, -2.5e-7])
+def test_a_condition_may_be_a_probe_from_a_file(tmp_path, bias):
+    path = tmp_path / "a probe>0.5).safetensors"
+    probe = Probe(Direction("resid_post.3", torch.arange(4.0), str(path), torch.ones(4)), bias)
+    save_probe(path, probe)
+    assert load_probe(path) == probe
+    for score in (0.5, -1e-3):
+        edit = Clamp(TARGET, 2.0, positions=Where(probe, score))
+        assert parse_edit(format_edit(edit)) == edit
+        assert parse_edit(f"{TARGET}=2x@where({path}>{score})") == edit
+    save_direction(path, probe.direction)
+    assert load_probe(path) == Probe(probe.direction)
+
+
+def test_a_probe_whose_bias_is_no_number(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "probe.safetensors"
+    save_file({"direction": torch.ones(3)}, path, {"hookpoint": "mlp_out.2", "bias": "big"})
+    with pytest.raises(ArtifactError, match="bias 'big'"):
+        parse_edit(f"{TARGET}=2x@where({path}>0.5)")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("blocks.15.hook_resid_post/12=2x", "resid_post.15/12=2x"),
+        ("blocks.3.mlp.hook_post/4-=0", "neurons.3/4-=0"),
+        ("project_out:blocks.3.hook_mlp_out/4@prompt", "project_out:mlp_out.3/4@prompt"),
+        (
+            "swap:blocks.1.hook_attn_out/2,attn_out.1/3@where(blocks.0.hook_resid_pre/9>1x)",
+            "swap:attn_out.1/2,attn_out.1/3@where(resid_pre.0/9>1x)",
+        ),
+    ],
+)
+def test_hookpoints_by_their_names_in_transformer_lens(theirs, ours):
+    assert parse_edit(theirs) == parse_edit(ours)
 
 
 def test_a_single_tensor_of_any_name_is_the_direction(tmp_path):

@@ -17,7 +17,14 @@ from brainscan.interventions.edits import (
     with_dictionary,
 )
 from brainscan.interventions.effects import Effects, measure_effects, measure_effects_many
-from brainscan.interventions.parse import format_edit, load_direction, parse_edit, save_direction
+from brainscan.interventions.parse import (
+    format_edit,
+    load_direction,
+    load_probe,
+    parse_edit,
+    save_direction,
+    save_probe,
+)
 from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.storage import load_edits, save_edits
 from brainscan.interventions.targets import Direction
@@ -45,6 +52,7 @@ __all__ = [
     "format_edit",
     "load_direction",
     "load_edits",
+    "load_probe",
     "measure_effects",
     "measure_effects_many",
     "neutral_passages",
@@ -52,6 +60,7 @@ __all__ = [
     "random_latent_control",
     "save_direction",
     "save_edits",
+    "save_probe",
     "sign_flipped",
     "with_dictionary",
 ]

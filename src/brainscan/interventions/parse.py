@@ -10,11 +10,13 @@
               | "+" NUMBER "x"         Add so many maxima           resid_post.15/1234=+-0.5x
     where     = ADDRESS | FILE
     positions = "@prompt" | "@response" | "@" START ":" [STOP]
-              | "@where(" ADDRESS ">" NUMBER "x)"
+              | "@where(" ADDRESS ">" NUMBER "x)" | "@where(" FILE ">" NUMBER ")"
 
 Without positions an edit acts everywhere. NUMBER may be negative or have an exponent. FILE is a
 safetensors file with the tensor `direction` [d] (or a single tensor of any name), optionally the
 tensor `mean` [d], and the metadata `hookpoint`; `add:` counts in multiples of the token's norm.
+In a condition it is a probe, whose `bias` may be in the metadata too. An ADDRESS may name its
+hookpoint as TransformerLens does: blocks.15.hook_resid_post/1234.
 """
 
 from __future__ import annotations
@@ -35,14 +37,16 @@ from brainscan.interventions.edits import (
     Swap,
     as_number,
 )
-from brainscan.interventions.positions import Positions, Span, Where
+from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.targets import Direction
+from brainscan.models.families import canonical
 
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_FEATURE = r"[a-z_]+\.\d+/\d+[+-]?"
+_FEATURE = r"(?:[a-z_]+\.\d+|blocks\.\d+\.[a-z_.]+)/\d+[+-]?"
 _POSITIONS = re.compile(
     rf"@(?:(?P<name>prompt|response)|(?P<start>\d+):(?P<stop>\d*)"
-    rf"|where\((?P<condition>{_FEATURE})>(?P<threshold>{_NUMBER})x\))$"
+    rf"|where\((?P<condition>{_FEATURE})>(?P<threshold>{_NUMBER})x\)"
+    rf"|where\((?!{_FEATURE}>)(?P<probe>.+)>(?P<score>{_NUMBER})\))$"
 )
 _CHANGE = re.compile(
     rf"(?P<target>{_FEATURE})=(?P<operator>[*+]?)(?P<number>{_NUMBER})(?P<unit>x?)"
@@ -66,12 +70,13 @@ def parse_edit(text: str) -> Edit:
     if match := _CHANGE.fullmatch(body):
         return _changed(text, match, positions)
     if match := _SWAP.fullmatch(body):
-        return Swap(match["a"], match["b"], positions=positions)
+        return Swap(_address(match["a"]), _address(match["b"]), positions=positions)
     if match := _ADD.fullmatch(body):
         return Add(load_direction(match["file"]), float(match["number"]), positions=positions)
     if match := _PROJECT_OUT.fullmatch(body):
         where = match["where"]
-        target = where if re.fullmatch(_FEATURE, where) else load_direction(where)
+        is_feature = re.fullmatch(_FEATURE, where)
+        target = _address(where) if is_feature else load_direction(where)
         return ProjectOut(target, positions=positions)
     raise _unknown(text)
 
@@ -143,16 +148,55 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
         path: the file.
         direction: the direction.
     """
+    _save(path, direction, {})
+
+
+def load_probe(path: str | os.PathLike[str]) -> Probe:
+    """Reads a probe: a direction's file, with the metadata `bias` if it has one.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ArtifactError: it holds no direction, or the bias is no number.
+    """
+    from safetensors import safe_open
+
+    direction = load_direction(path)
+    with safe_open(Path(path), framework="pt") as file:
+        bias = file.metadata().get("bias", "0")
+    if not re.fullmatch(_NUMBER, bias):
+        raise _no_direction(path, f"a bias {bias!r} that is no number")
+    return Probe(direction, float(bias))
+
+
+def save_probe(path: str | os.PathLike[str], probe: Probe) -> None:
+    """Writes a probe so that `load_probe` reads it.
+
+    Args:
+        path: the file.
+        probe: the probe.
+    """
+    _save(path, probe.direction, {"bias": repr(float(probe.bias))})
+
+
+def _save(path: str | os.PathLike[str], direction: Direction, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     tensors = {"direction": direction.vector.detach().cpu().contiguous()}
     if direction.mean is not None:
         tensors["mean"] = direction.mean.detach().cpu().contiguous()
-    save_file(tensors, path, metadata={"hookpoint": direction.hookpoint})
+    save_file(tensors, path, metadata={"hookpoint": direction.hookpoint, **metadata})
+
+
+def _address(text: str) -> str:
+    """The address with our name of its hookpoint."""
+    hookpoint, _, index = text.rpartition("/")
+    return f"{canonical(hookpoint) or hookpoint}/{index}"
 
 
 def _changed(text: str, match: re.Match[str], positions: Positions) -> Edit:
-    target, number = match["target"], float(match["number"])
+    target, number = _address(match["target"]), float(match["number"])
     match match["operator"], match["unit"]:
         case "", "x":
             return Clamp(target, number, positions=positions)
@@ -173,7 +217,9 @@ def _split_positions(text: str) -> tuple[str, Positions]:
     if match["name"]:
         return body, "prompt" if match["name"] == "prompt" else "response"
     if match["condition"]:
-        return body, Where(match["condition"], float(match["threshold"]))
+        return body, Where(_address(match["condition"]), float(match["threshold"]))
+    if match["probe"]:
+        return body, Where(load_probe(match["probe"]), float(match["score"]))
     return body, Span(int(match["start"]), int(match["stop"]) if match["stop"] else None)
 
 
@@ -187,6 +233,8 @@ def _format_positions(edit: Edit) -> str:
             return f"@{start}:{'' if stop is None else stop}"
         case Where(condition=str(address), threshold=threshold, maximum=None):
             return f"@where({Address.parse(address)}>{float(threshold)!r}x)"
+        case Where(condition=Probe(direction=Direction(name=str(name))), threshold=score) if name:
+            return f"@where({name}>{float(score)!r})"
     raise _unwritable(edit)
 
 
@@ -194,7 +242,7 @@ def _unknown(text: str) -> UsageError:
     return UsageError(
         "an edit such as resid_post.15/1234=2x, =0, =*1.5 or =+2x, project_out:FILE, "
         "add:FILE=0.5 or swap:ADDRESS,ADDRESS, with @prompt, @response, @12:40 or "
-        "@where(ADDRESS>1x) after it if wanted",
+        "@where(ADDRESS>1x) or @where(FILE>0.5) after it if wanted",
         repr(text),
         "write it in one of these forms",
     )
