@@ -1,8 +1,8 @@
 """Activations of a model over text, as a stream or as a store on disk.
 
 1. Contexts go through the model `batch` at a time, all of one length, without padding, mask or
-   cache, and only up to the last layer that is asked for. On a processor that is one at a time:
-   what passes between the operations of a larger batch falls out of the cache.
+   cache, and only up to the last layer that is asked for. On a processor a pass takes 2,048
+   tokens: what goes from one operation to the next in a larger one falls out of the cache.
 2. At each hookpoint a token is a sink if its norm exceeds ten times the context's median norm; the
    first token of every context is one too, since models park attention there. A token that is a
    sink at any of the hookpoints asked for is left out at all of them, and counted.
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 SINK_RATIO = 10.0
 """A norm beyond this many times the median makes a sink."""
 
-DEVICE_BATCH = 8
-"""Contexts of a batch on anything but a processor."""
+CPU_PASS, DEVICE_PASS = 2048, 8192
+"""Tokens of a forward pass on a processor, and on anything else."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,12 @@ def stream(
         hookpoints: where to read, all in one pass.
         batch: contexts in a forward pass; None for what suits the device.
     """
-    size = batch or (1 if lm.device.type == "cpu" else DEVICE_BATCH)
     names = list(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in hookpoints))
     rows = iter(contexts)
-    while group := list(islice(rows, size)):
+    tokens = CPU_PASS if lm.device.type == "cpu" else DEVICE_PASS
+    while group := list(islice(rows, 1)):
+        size = batch or max(1, tokens // len(group[0].tokens))
+        group += islice(rows, size - 1)
         yield _read(lm, group, names)
 
 
