@@ -52,11 +52,11 @@ def main() -> None:
     with ExitStack() as stack:
         if saelens_python() is not None:
             file = setting.token_file(lm, n_contexts(128, passes), 128)
-            for dtype in ("bfloat16", "float32"):
-                peer = stack.enter_context(SAELens(dtype, file, 128))
-                count = passes if dtype == "bfloat16" else max(1, passes // 4)
+            for kind in ("bf16", "fp32"):
+                peer = stack.enter_context(SAELens(kind, file, 128))
+                count = passes if kind == "bf16" else max(1, passes // 4)
                 peer.ask("harvest", passes=1)
-                name = f"SAELens {peer.versions['version']} {dtype}, context 128"
+                name = f"SAELens {peer.versions['version']} {kind}, context 128"
                 arms[name] = partial(peer.rate, "harvest", passes=count)
         for warm in list(arms.values())[:3]:
             warm()

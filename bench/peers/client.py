@@ -26,12 +26,12 @@ class SAELens:
     """SAELens with one configuration, in a process that waits between commands."""
 
     def __init__(
-        self, dtype: str, tokens: Path, context: int, segments: tuple[int, ...] = (1,)
+        self, kind: str, tokens: Path, context: int, segments: tuple[int, ...] = (1,)
     ) -> None:
         """Starts the process and loads the model.
 
         Args:
-            dtype: "float32" or "bfloat16".
+            kind: "fp32"; "bf16", the model in bfloat16; or "bf16 autocast", the training as well.
             tokens: a file of contexts.
             context: their length.
             segments: steps of each segment of a training run.
@@ -52,7 +52,8 @@ class SAELens:
         self.versions = self._answer()
         self.ask(
             "open",
-            dtype=dtype,
+            dtype="float32" if kind == "fp32" else "bfloat16",
+            autocast="autocast" in kind,
             model=str(model_folder()),
             tokens=str(tokens),
             context=context,

@@ -1,6 +1,6 @@
 """SAELens at work, in its own environment: one JSON command a line in, one JSON answer a line out.
 
-    {"do": "open", "model": FOLDER, "tokens": FILE, "dtype": "float32" | "bfloat16", ...}
+    {"do": "open", "model": FOLDER, "tokens": FILE, "dtype": ..., "autocast": ..., ...}
     {"do": "harvest", "passes": N}     -> seconds, tokens
     {"do": "cached", "file": FILE}     training steps will be on these activations
     {"do": "steps", "steps": N}        -> seconds, tokens
@@ -8,7 +8,8 @@
     {"do": "evaluate", "file": FILE}   -> fvu, l0, alive, of what was trained
 
 SAELens is used as shipped: a TopK autoencoder with its default settings, its own activation store,
-and its own trainer; fp32 throughout, or in bf16 the model in bfloat16 and autocast in training.
+and its own trainer. `dtype` is that in which the model is loaded; `autocast` is its setting of that
+name, for training.
 Seconds are of the processor; waiting for a command takes none.
 """
 
@@ -154,7 +155,6 @@ class Peer:
 
 
 def configure(options: dict[str, Any]) -> LanguageModelSAERunnerConfig[Any]:
-    half = options["dtype"] == "bfloat16"
     return LanguageModelSAERunnerConfig(
         sae=TopKTrainingSAEConfig(d_in=options["d"], d_sae=options["latents"], k=options["k"]),
         model_name=options["model"],
@@ -167,7 +167,7 @@ def configure(options: dict[str, Any]) -> LanguageModelSAERunnerConfig[Any]:
         training_tokens=sum(options["segments"]) * options["batch"],
         store_batch_size_prompts=options["pass"] // options["context"],
         train_batch_size_tokens=options["batch"],
-        autocast=half,
+        autocast=options["autocast"],
         device="cpu",
         n_checkpoints=0,
         checkpoint_path=None,
