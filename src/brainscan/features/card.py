@@ -11,7 +11,6 @@ from brainscan.views import (
     ExampleView,
     Html,
     Section,
-    escape,
     feature_card,
     fragment,
     page,
@@ -72,9 +71,6 @@ class Hit:
             "score": self.score,
             "examples": [example_json(example) for example in self.examples],
         }
-
-    def _repr_html_(self) -> Html:
-        return Html(f"<code>{escape(self.id)}</code> {escape(self.label)}")
 
 
 def example_json(example: ExampleView) -> Mapping[str, Any]:
