@@ -14,6 +14,7 @@ from brainscan.activations import HarvestConfig, harvest, open_corpus
 from brainscan.artifacts import ModelRef
 from brainscan.dictionaries import training
 from brainscan.dictionaries.losses import fraction_of_variance_unexplained
+from brainscan.dictionaries.sources import StoredActivations
 from brainscan.dictionaries.trainer import Trainer, TrainingConfig
 from brainscan.errors import ArtifactError, CorpusError, UnknownHookpointError, UsageError
 from brainscan.models.tiny import tiny
@@ -158,13 +159,13 @@ def test_a_store_is_trained_on_whole(tmp_path: Path) -> None:
     text.write_text("\n\n".join(f"The day was word {n} and not one {n * n}." for n in range(300)))
     wanted = HarvestConfig((HOOKPOINT,), tokens=4000, context=64, split=None)
     store = harvest(lm, open_corpus(text), wanted, tmp_path / "store")
-    source = training.StoredActivations(store, ("blocks.1.hook_resid_post",))
+    source = StoredActivations(store, ("blocks.1.hook_resid_post",))
     (dictionary,) = training.train(source, CONFIG, tmp_path / "d")
     assert dictionary.hookpoint == HOOKPOINT
     assert dictionary.manifest is not None
     assert dictionary.manifest.figures["tokens"] == source.tokens
     with pytest.raises(UnknownHookpointError, match=HOOKPOINT):
-        training.StoredActivations(store, ("resid_post.3",))
+        StoredActivations(store, ("resid_post.3",))
 
 
 def test_settings_are_checked() -> None:

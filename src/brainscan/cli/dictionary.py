@@ -23,7 +23,8 @@ from brainscan.cli.output import console, print_json, working
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
-    from brainscan.dictionaries.training import Source
+    from brainscan.dictionaries import Dictionary
+    from brainscan.dictionaries.sources import Source
 
 app = typer.Typer(
     name="dictionary", help="Train, evaluate and compare dictionaries.", no_args_is_help=True
@@ -78,29 +79,27 @@ def train(
             else _live(model, tuple(at), corpus, context, seed)
         )
         trained = training.train(source, config, out)
-    result = {
-        "dictionaries": [
-            {
-                "folder": dictionary.name,
-                "hookpoint": dictionary.hookpoint,
-                "latents": dictionary.n_latents,
-                "k": dictionary.k,
-                "figures": dict(dictionary.manifest.figures) if dictionary.manifest else {},
-            }
-            for dictionary in trained
-        ]
-    }
     if as_json:
-        print_json(result)
+        print_json({"dictionaries": [_summary(dictionary) for dictionary in trained]})
         return
     for dictionary in trained:
         print(f"{dictionary.name}: {dictionary.n_latents:,} latents of {dictionary.hookpoint}")
 
 
+def _summary(dictionary: Dictionary) -> dict[str, Any]:
+    return {
+        "folder": dictionary.name,
+        "hookpoint": dictionary.hookpoint,
+        "latents": dictionary.n_latents,
+        "k": dictionary.k,
+        "figures": dict(dictionary.manifest.figures) if dictionary.manifest else {},
+    }
+
+
 def _live(model: str | None, at: tuple[str, ...], corpus: str, context: int, seed: int) -> Source:
     from brainscan.activations import open_corpus
     from brainscan.cli.parts import open_model
-    from brainscan.dictionaries.training import LiveHarvest
+    from brainscan.dictionaries.sources import LiveHarvest
 
     lm = open_model(model)
     names = tuple(lm.resolve(name) for name in at)
@@ -109,7 +108,7 @@ def _live(model: str | None, at: tuple[str, ...], corpus: str, context: int, see
 
 def _stored(folder: Path, at: tuple[str, ...], model: str | None, seed: int) -> Source:
     from brainscan.activations import ActivationStore
-    from brainscan.dictionaries.training import StoredActivations
+    from brainscan.dictionaries.sources import StoredActivations
 
     if model is not None:
         raise UsageError(
