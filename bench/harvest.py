@@ -1,11 +1,13 @@
 """How fast activations are read, against a plain matmul and against SAELens.
 
 1. The yardstick: the products that the 16 layers' weights make (q, k, v, o, gate, up, down) for a
-   batch of tokens, as plain `torch.mm` in bf16 into buffers that are there already. Attention's
-   own products are not counted, so that the share reads low where contexts are long.
+   batch of tokens, as plain `torch.mm` in bf16 into buffers that are there already. It gives the
+   rate at which this core multiplies.
 2. `brainscan.activations.stream` at the residual after layer 15, at a context of 128 (SAELens'
    default) and of 1,024 (brainscan's).
-3. SAELens' store on the same tokens, fp32 and bf16, at a context of 128.
+3. The share: the products of the weights and of causal attention that a context needs, at that
+   rate, over the time that the harvest took. The share without attention's stands beside it.
+4. SAELens' store on the same tokens, fp32 and bf16, at a context of 128.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import setting
 from bench.measure import (
@@ -61,16 +63,19 @@ def main() -> None:
         for warm in list(arms.values())[:3]:
             warm()
         values = interleaved(arms, 1 if quick else REPEATS)
-    finish(report(values))
+    finish(report(values, {length: attention(lm, length) for length in CONTEXTS}))
 
 
-def report(values: dict[str, list[float]]) -> Result:
+def report(values: dict[str, list[float]], more: dict[int, float]) -> Result:
+    """What was found; ``more`` is each context's work with attention over that without."""
     result = Result("harvest", "layers 0 to 15, residual after layer 15, one thread")
     result.rows = [Row(name, found, "tokens / CPU s") for name, found in values.items()]
     plain = values["plain bf16 matmul"]
     for length in CONTEXTS:
         share = ratios(values[f"brainscan bf16, context {length}"], plain)
-        result.checks.append(Check(f"share of the plain matmul, context {length}", share, SHARE))
+        result.rows.append(Row(f"share by the weights alone, context {length}", share, "ratio"))
+        whole = [more[length] * part for part in share]
+        result.checks.append(Check(f"share of the plain matmul, context {length}", whole, SHARE))
     if saelens_python() is None:
         result.skipped = INSTALL
     return result
@@ -96,17 +101,26 @@ def streamed(lm: LanguageModel, rows: Tensor) -> float:
     return rows.numel() / cpu_seconds(read)
 
 
+def attention(lm: LanguageModel, length: int) -> float:
+    """The products of weights and causal attention, over those of the weights."""
+    layer = lm.model.model.layers[0]
+    weights = sum(module.weight.numel() for module in projections(layer))
+    width = layer.self_attn.o_proj.weight.shape[1]
+    # A token attends to half of the context on average, with its query and with its weights.
+    return 1 + 2 * width * (length + 1) / 2 / weights
+
+
+def projections(layer: Any) -> list[Any]:
+    named = layer.named_modules()
+    return [module for name, module in named if name.rpartition(".")[2] in PROJECTIONS]
+
+
 def matmul(lm: LanguageModel, passes: int) -> Callable[[], float]:
     """Measures the plain products of the layers' weights for the same tokens."""
     import torch
 
     layers = list(lm.model.model.layers)[: setting.LAYER + 1]
-    weights = [
-        module.weight.detach()
-        for layer in layers
-        for name, module in layer.named_modules()
-        if name.rpartition(".")[2] in PROJECTIONS
-    ]
+    weights = [module.weight.detach() for layer in layers for module in projections(layer)]
     inputs = {w.shape[1]: torch.randn(setting.PASS, w.shape[1]).bfloat16() for w in weights}
     outputs = {w.shape[0]: torch.empty(setting.PASS, w.shape[0]).bfloat16() for w in weights}
 

@@ -76,6 +76,7 @@ class Segments:
         if self.given in self.ends:
             self.report()
             expect("train")
+        if self.given in (0, *self.ends):
             self.timed.look()
         batch = next(self.source)
         self.given += 1
