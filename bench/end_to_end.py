@@ -139,6 +139,7 @@ class Segments:
 
     hookpoints = (setting.HOOKPOINT,)
     tokens = None
+    device = "cpu"
 
     def __init__(self, lm: LanguageModel, parts: list[Tensor], go: Any, done: Any) -> None:
         self.lm = lm
