@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,31 @@ def test_gradients_agree_with_finite_differences() -> None:
         lambda *args: selected_preactivations(*args, support), (x, weight, bias)
     )
     assert torch.autograd.gradcheck(lambda *args: sparse_decode(*args, support), (values, weight))
+
+
+def test_the_centre_gets_the_gradient_that_went_through_x() -> None:
+    support = topk(torch.randn(6, 64), 4)
+    x, centre = double(6, 8, seed=0), double(8, seed=1)
+    weight, bias = double(64, 8, seed=2), double(64, seed=3)
+    through = selected_preactivations(x - centre, weight, bias, support).square().sum()
+    apart = selected_preactivations((x - centre).detach(), weight, bias, support, centre)
+    expected = torch.autograd.grad(through, [centre, weight, bias])
+    found = torch.autograd.grad(apart.square().sum(), [centre, weight, bias])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shift", [0.0, -3.0, -9.0])
+def test_largest_are_the_largest_also_where_most_are_negative(
+    dtype: torch.dtype, shift: float
+) -> None:
+    pre = (torch.randn(50, 1024, generator=torch.Generator().manual_seed(0)) + shift).to(dtype)
+    indices = largest(pre, 16)
+    assert torch.equal(indices, indices.sort(1).values)
+    assert all(len(set(row)) == 16 for row in indices.tolist())
+    found = pre.gather(1, indices).sort(1, descending=True).values
+    assert torch.equal(found, pre.topk(16).values)
 
 
 @settings(deadline=None, max_examples=40)

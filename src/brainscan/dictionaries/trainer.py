@@ -126,8 +126,10 @@ class Trainer:
         self.last_fired = torch.zeros(config.n_latents, dtype=torch.int64, device=device)
         self.fired = torch.zeros_like(self.last_fired)
         self.activation_max = rows.new_zeros(config.n_latents)
-        self._half = rows.bfloat16()
-        self._pre = torch.empty(0)
+        # The bias is one more input that is always one: cheaper than adding it afterwards.
+        self._half = rows.new_zeros(config.n_latents, d + 1, dtype=torch.bfloat16)
+        self._input = self._half.new_empty(0, d + 1)
+        self._pre = self._half.new_empty(0, config.n_latents)
 
     @classmethod
     @torch.no_grad()
@@ -161,16 +163,16 @@ class Trainer:
     def step(self, x: Float[Tensor, "token d"]) -> Step:
         """One step on a batch of raw activations."""
         x = x.float() / self.scale
-        centred = x - self.b_dec
-        support = self._support(centred.detach())
-        pre = selected_preactivations(centred, self.W_enc, self.b_enc, support)
+        centred = x - self.b_dec.detach()
+        support = self._support(centred)
+        pre = selected_preactivations(centred, self.W_enc, self.b_enc, support, self.b_dec)
         values = pre.relu()
         x_hat = sparse_decode(values, self.W_dec, support) + self.b_dec
         fvu = fraction_of_variance_unexplained(x, x_hat, self.mean)
         loss = fvu
         dead = (self.tokens - self.last_fired > self.config.dead_after).nonzero().flatten()
         if dead.numel():
-            error_hat = self._from_dead(centred.detach(), dead)
+            error_hat = self._from_dead(centred, dead)
             auxiliary = dead_latent_loss((x - x_hat).detach(), error_hat)
             loss = fvu + self.config.aux_coefficient * auxiliary
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,13 +184,15 @@ class Trainer:
 
     @torch.no_grad()
     def _support(self, centred: Float[Tensor, "token d"]) -> Support:
-        if self._pre.shape[:1] != centred.shape[:1]:
-            shape = (centred.shape[0], self.config.n_latents)
-            self._pre = torch.empty(shape, dtype=torch.bfloat16, device=centred.device)
-        self._half.copy_(self.W_enc)
-        bias = self.b_enc.bfloat16()
-        torch.addmm(bias, centred.bfloat16(), self._half.T, out=self._pre)
-        return SPARSIFIERS[self.config.sparsifier](self._pre, self.config.k)
+        tokens = centred.shape[0]
+        if self._pre.shape[0] < tokens:
+            self._pre = self._pre.new_empty(tokens, self.config.n_latents)
+            self._input = self._input.new_ones(tokens, centred.shape[1] + 1)
+        self._input[:tokens, :-1] = centred
+        self._half[:, :-1] = self.W_enc
+        self._half[:, -1] = self.b_enc
+        pre = torch.mm(self._input[:tokens], self._half.T, out=self._pre[:tokens])
+        return SPARSIFIERS[self.config.sparsifier](pre, self.config.k)
 
     def _from_dead(
         self, centred: Float[Tensor, "token d"], dead: Tensor
@@ -205,11 +209,11 @@ class Trainer:
     def _update(self) -> None:
         rows, grad = self.W_dec, self.W_dec.grad
         if grad is not None:
-            grad -= (grad * rows).sum(1, keepdim=True) * rows
+            grad.addcmul_(torch.linalg.vecdot(grad, rows)[:, None], rows, value=-1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
-        rows.copy_(torch.nn.functional.normalize(rows))
+        rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True))
 
     @torch.no_grad()
     def _record(self, support: Support, values: Tensor, tokens: int) -> None:
