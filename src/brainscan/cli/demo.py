@@ -28,7 +28,7 @@ def demo(
     dictionary: DictionaryName = None,
     concept: Annotated[
         str | None,
-        typer.Option("--concept", help="Words of another concept than the sea."),
+        typer.Option("--concept", help="Words of another concept than food."),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

@@ -9,7 +9,8 @@
 3. Count: an answer speaks of the concept if it holds one of the words fixed beforehand and is no
    stutter. The share has a Wilson interval over prompts.
 4. Compare: of the prompts where two arms differ, in how many does the first speak of the concept?
-   A claim is supported where the interval of that share lies above one half, for each control.
+   A claim is supported where a coin would give as many with a probability below 2.5% (the sign
+   test), for each control.
 5. Cost: KL from the untouched model and perplexity on neutral text, and a capability set.
 """
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from brainscan import stats
 from brainscan.demo.results import (
     ASKED,
     UNTOUCHED,
@@ -132,11 +132,13 @@ def _controls(
     """Random latents with the same change of norm, several for each strength."""
     passages = neutral_passages(config.passages)
     seeds = range(config.seed, config.seed + config.random_latents)
-    matched: dict[float, list[tuple[Edit, ...]]] = {strength: [] for strength in own}
-    with progress("match controls", len(own) * len(seeds)) as advance:
-        for strength, edits in own.items():
+    matched: dict[float, list[tuple[Edit, ...]]] = {strength: [] for strength in own if strength}
+    with progress("match controls", len(matched) * len(seeds)) as advance:
+        for strength in matched:
             for seed in seeds:
-                control = random_latent_control(lm, dictionary, edits, seed, passages=passages)
+                control = random_latent_control(
+                    lm, dictionary, own[strength], seed, passages=passages
+                )
                 matched[strength].append(control.edits)
                 advance(1)
     return matched
@@ -153,6 +155,7 @@ def _arms(
     yield _arm(ASKED, asked)
     for s in own:
         yield _arm(latent_at(s), JUDGING_PROMPTS, own[s])
+    for s in matched:
         yield _arm(random_at(s), JUDGING_PROMPTS, *matched[s])
     down = -choice.strength
     yield _arm(asked_and(latent_at(down)), asked, own[down])
@@ -208,14 +211,14 @@ def compare(first: Answers, second: Answers, against: str) -> Comparison:
     pairs = list(zip(first.speaks, second.speaks, strict=True))
     wins = sum(a and not b for a, b in pairs)
     losses = sum(b and not a for a, b in pairs)
-    return Comparison(against, stats.proportion(wins, wins + losses))
+    return Comparison(against, wins, wins + losses)
 
 
 def _claims(
     answers: Mapping[str, Answers], concept: Concept, up: float, down: float
 ) -> tuple[Claim, ...]:
     raised = answers[latent_at(up)]
-    asked, lowered = answers[asked_and(random_at(down))], answers[asked_and(latent_at(down))]
+    lowered = answers[asked_and(latent_at(down))]
     return (
         Claim(
             f"Turning the latent up to {up:g} times its maximum makes answers speak of "
@@ -229,7 +232,14 @@ def _claims(
         Claim(
             f"Turning it down to {down:g} times its maximum keeps answers from speaking of "
             f"{concept.name} when asked to.",
-            (compare(asked, lowered, "random latents at equal change of norm"),),
+            (
+                compare(answers[ASKED], lowered, "the same prompts without an edit"),
+                compare(
+                    answers[asked_and(random_at(down))],
+                    lowered,
+                    "random latents at equal change of norm",
+                ),
+            ),
         ),
         Claim(
             "The edit does better than asking for it in words.",

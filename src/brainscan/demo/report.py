@@ -107,12 +107,11 @@ def explanation(claim: Claim) -> str:
 
 
 def _compared(comparison: Comparison) -> str:
-    share = comparison.share
-    if share.n == 0:
+    if not comparison.differing:
         return f"against {comparison.against} no answer differs"
     return (
-        f"against {comparison.against} it is ahead in {round(share.value * share.n)} of the "
-        f"{share.n} prompts that differ ({share.low:.0%} to {share.high:.0%})"
+        f"against {comparison.against} it is ahead in {comparison.wins} of the "
+        f"{comparison.differing} prompts that differ (by chance: {comparison.chance:.2g})"
     )
 
 
@@ -127,8 +126,8 @@ def _passage(scan: Scan) -> Section:
 def _verdicts(findings: Findings) -> Section:
     rows = [(claim.text, claim.verdict, explanation(claim)) for claim in findings.claims]
     lead = (
-        "A claim is supported if, of the prompts where two arms differ, the edited one is ahead "
-        "in more than half beyond chance, for every control."
+        "A claim is supported if, of the prompts where two arms differ, it is ahead in more than a "
+        "coin would be in 97.5% of cases (the sign test), for every control."
     )
     return Section("What can be said", table(("claim", "verdict", "because"), rows), lead)
 
@@ -143,8 +142,8 @@ def _response(findings: Findings) -> Section:
     )
     control = CurveView(
         "random latents, equal change of norm",
-        strengths,
-        tuple(answers[random_at(s)].share for s in strengths),
+        tuple(s for s in strengths if s),
+        tuple(answers[random_at(s)].share for s in strengths if s),
         control=True,
     )
     concept = findings.config.concept
@@ -250,6 +249,8 @@ def _method(findings: Findings) -> Section:
         "neutral text move equally far.",
         f"Answers have up to {config.tokens} tokens, drawn at temperature {config.temperature:g}; "
         "a prompt's noise is the same in every arm.",
+        "The demo's own concept, food, was picked when the demo was written: of ten tried on the "
+        "prompts for choosing, it was one of the three that worked best.",
         "One latent, one set of words and one small model: this shows what an edit does here, not "
         "how the model represents the concept in general.",
     )

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from brainscan import stats
-from brainscan.demo.texts import SEA, Concept
+from brainscan.demo.texts import FOOD, Concept
 from brainscan.errors import UsageError
 from brainscan.interventions import Effects
 from brainscan.stats import Estimate
+
+_CHANCE = 0.025
 
 
 @dataclass(frozen=True)
 class ExperimentConfig:
     """The experiment's settings."""
 
-    concept: Concept = SEA
+    concept: Concept = FOOD
     """What answers are to speak of."""
-    strengths: tuple[float, ...] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+    strengths: tuple[float, ...] = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
     """In multiples of the latent's largest activation."""
-    choosing_strengths: tuple[float, ...] = (1.0, 2.0, 3.0)
+    choosing_strengths: tuple[float, ...] = (0.5, 1.0, 1.5)
     """Those among which the strength is chosen; they and their opposites are among the others."""
-    candidates: int = 6
+    candidates: int = 5
     """How many of the search's results are tried."""
     random_latents: int = 4
     """How many latents the random control has."""
@@ -31,9 +34,9 @@ class ExperimentConfig:
     """The length of an answer."""
     temperature: float = 0.7
     """Of the sampling."""
-    passages: int = 16
+    passages: int = 12
     """Neutral passages for the cost and for matching the controls."""
-    items: int = 24
+    items: int = 20
     """Capability items for the cost."""
     seed: int = 0
     """Of the sampling and of the random latents."""
@@ -79,20 +82,32 @@ class Answers:
 
 
 class Comparison(NamedTuple):
-    """Of the prompts where two arms differ, the share where the first speaks of the concept."""
+    """Of the prompts where two arms differ, in how many the first speaks of the concept."""
 
     against: str
-    share: Estimate
+    wins: int
+    differing: int
+
+    @property
+    def share(self) -> Estimate:
+        """The share of wins."""
+        return stats.proportion(self.wins, self.differing)
+
+    @property
+    def chance(self) -> float:
+        """How probable so many wins are if a coin decides each prompt (the sign test)."""
+        ways = sum(math.comb(self.differing, k) for k in range(self.wins, self.differing + 1))
+        return float(ways / 2**self.differing)
 
     @property
     def supported(self) -> bool:
         """Whether the first arm wins beyond chance."""
-        return self.share.n > 0 and self.share.low > 0.5
+        return self.chance < _CHANCE
 
     @property
     def undecided(self) -> bool:
         """Whether it is ahead, but by no more than chance allows."""
-        return not self.supported and self.share.n > 0 and self.share.value > 0.5
+        return not self.supported and 2 * self.wins > self.differing
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,11 @@ class Findings:
                     "claim": claim.text,
                     "verdict": claim.verdict,
                     "comparisons": [
-                        {"against": comparison.against, "share": comparison.share.to_json()}
+                        {
+                            "against": comparison.against,
+                            "share": comparison.share.to_json(),
+                            "chance": comparison.chance,
+                        }
                         for comparison in claim.comparisons
                     ],
                 }

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 
 PASSAGE = (
-    "Before sunrise the harbour smelled of salt and diesel. Marta counted the crates, signed the "
-    "form for the bank, and watched the last boat leave for the open sea. Her brother, a doctor in "
-    "the city, had called about money again. She wrote one line of Python to add up the month: "
-    "sales minus fuel. The number was small, but the waves were calm, the engine was new, and for "
-    "the first time since the war she felt certain that the winter would be kind."
+    "Before sunrise the harbour smelled of salt and fresh bread. Marta counted the crates, signed "
+    "the form for the bank, and watched the last boat leave for the open sea. Her brother, a "
+    "doctor in the city, had called about money again. She wrote one line of Python to add up the "
+    "month: sales minus fuel. The number was small, but the soup on the stove was hot, the engine "
+    "was new, and for the first time since the war she felt certain that the winter would be kind."
 )
 
 
@@ -45,18 +45,18 @@ class Concept:
         return cls(query, query, (*words, *plurals), f"Speak of this as well: {query}.")
 
 
-SEA = Concept(
-    name="the sea",
-    query="sea ocean ship boat",
+FOOD = Concept(
+    name="food",
+    query="food eat cook dinner",
     words=(
-        *("sea", "seas", "seaside", "seashore", "ocean", "oceans", "ship", "ships", "boat"),
-        *("boats", "sail", "sails", "sailing", "sailed", "sailor", "sailors", "wave", "waves"),
-        *("harbour", "harbor", "coast", "coastal", "beach", "beaches", "shore", "shores", "tide"),
-        *("tides", "island", "islands", "naval", "navy", "maritime", "marine", "vessel", "vessels"),
-        *("port", "ports", "voyage", "voyages", "captain", "fleet", "fishing", "fisherman"),
+        *("food", "foods", "eat", "eats", "eating", "ate", "cook", "cooks", "cooking", "cooked"),
+        *("dinner", "lunch", "breakfast", "meal", "meals", "recipe", "recipes", "delicious"),
+        *("tasty", "restaurant", "restaurants", "kitchen", "bread", "soup", "cheese", "meat"),
+        *("fruit", "fruits", "vegetable", "vegetables", "hungry", "snack", "snacks", "dish"),
     ),
-    request="Make your answer about the sea.",
+    request="Make your answer about food.",
 )
+"""Of ten concepts tried on the prompts for choosing, one of the three that worked best."""
 
 CHOOSING_PROMPTS = (
     "Describe your morning.",
