@@ -17,6 +17,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -182,13 +183,12 @@ def _watch(command: Sequence[str], folder: Path, label: str, size: int) -> None:
 
 
 def _size(folder: Path) -> int:
-    """The bytes in a folder, which another process is changing."""
+    """Bytes of all files in a folder; those that go while it looks are passed over."""
     total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:
-            continue
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
     return total
 
 
