@@ -1,7 +1,7 @@
 """Does turning a latent up make answers speak of its concept, more than controls do?
 
 1. Choose: every candidate that the atlas' search found is turned up on prompts kept for choosing.
-   The latent and the strength with the most answers that speak of the concept are taken.
+   Of the settings within one answer of the most that speak of the concept, the weakest is taken.
 2. Answer: on other prompts, one answer each for the untouched model, the latent at every strength,
    a random latent at equal change of norm, and a prompt that asks for the concept in words. All
    arms share the noise of their sampling, so that they differ by the edit alone. Four random
@@ -50,6 +50,7 @@ from brainscan.progress import progress
 
 _ROWS_AT_ONCE = 64
 _STUTTER = 0.5
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ class Arm:
 def choose(
     lm: LanguageModel, dictionary: Dictionary, candidates: Sequence[str], config: ExperimentConfig
 ) -> Choice:
-    """Tries candidates on the prompts for choosing and takes the best.
+    """Tries candidates on the prompts for choosing and takes the weakest that does well.
 
     Args:
         lm: the model.
         dictionary: the dictionary that the candidates belong to.
-        candidates: addresses of latents, the best match first; the first wins ties.
+        candidates: addresses of latents, the best match first.
         config: the settings.
     """
     settings = [(name, s) for name in candidates for s in config.choosing_strengths]
@@ -85,7 +86,11 @@ def choose(
         Trial(name, s, answers[arm.name].share)
         for (name, s), arm in zip(settings, arms, strict=True)
     )
-    best = max(trials, key=lambda trial: trial.share.value)
+    enough = max(trial.share.value for trial in trials) - 1 / len(CHOOSING_PROMPTS)
+    best = min(
+        (trial for trial in trials if trial.share.value >= enough - _ROUNDING),
+        key=lambda trial: (trial.strength, -trial.share.value),
+    )
     return Choice(best.address, best.strength, trials)
 
 

@@ -232,7 +232,8 @@ def _chosen(hits: Sequence[Hit], findings: Findings) -> Section:
     headings = ("latent", "label", "match", "strength", "share of answers")
     lead = (
         f"What the search for '{findings.config.concept.query}' found, each tried on "
-        f"{len(CHOOSING_PROMPTS)} prompts that the verdicts do not rest on. The best was taken."
+        f"{len(CHOOSING_PROMPTS)} prompts that the verdicts do not rest on. Of the settings "
+        "within one answer of the best, the weakest was taken."
     )
     return Section("How the latent was chosen", table(headings, rows), lead)
 
