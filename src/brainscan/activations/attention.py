@@ -4,7 +4,8 @@ Torch's own kernel multiplies bf16 at about a tenth of the rate of `torch.bmm` o
 with AVX-512 bf16 and no tile unit: it took half of a forward pass at 1,024 tokens. So, while a
 harvest runs, and only for plain causal attention of whole rows:
 
-1. Queries go in blocks of 128; a block is multiplied with the keys up to its own last one.
+1. Queries go in blocks of 128; a block is multiplied with the keys up to its own last one, the
+   query heads that share a key head in one product.
 2. Keys after a query, which only the last square of the block has, get minus infinity.
 3. Softmax over the block's keys, then the product with their values.
 
@@ -60,25 +61,27 @@ def causal_attention(
         scale: multiplies the scores; None for one over the square root of d.
     """
     batch, heads, length, d = query.shape
-    groups = heads // key.shape[1]
+    key_heads = key.shape[1]
+    groups = heads // key_heads
     scale = d**-0.5 if scale is None else scale
-    keys = key.repeat_interleave(groups, dim=1).reshape(-1, length, d).transpose(1, 2).contiguous()
-    values = value.repeat_interleave(groups, dim=1).reshape(-1, length, value.shape[-1])
-    out = value.new_empty(batch, length, heads, value.shape[-1])
+    keys = key.reshape(-1, length, d).transpose(1, 2).contiguous()
+    values = value.reshape(-1, length, value.shape[-1])
+    out = value.new_empty(batch, length, key_heads, groups, value.shape[-1])
     later = query.new_full((BLOCK, BLOCK), float("-inf")).triu(1)
     # One buffer for the scores of every block: fresh memory would cost a third of the time.
-    buffer = query.new_empty(len(keys) * min(BLOCK, length) * length)
+    buffer = query.new_empty(batch * heads * min(BLOCK, length) * length)
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         size = stop - start
-        scores = buffer[: len(keys) * size * stop].view(-1, size, stop)
-        block = (query[:, :, start:stop] * scale).reshape(-1, size, d)
+        scores = buffer[: batch * heads * size * stop].view(-1, groups * size, stop)
+        block = (query[:, :, start:stop] * scale).reshape(-1, groups * size, d)
         torch.bmm(block, keys[:, :, :stop], out=scores)
-        scores[:, :, start:] += later[:size, :size]
+        scores.view(-1, groups, size, stop)[..., start:] += later[:size, :size]
         torch.softmax(scores, dim=-1, out=scores)
         seen = torch.bmm(scores, values[:, :stop])
-        out[:, start:stop] = seen.view(batch, heads, size, -1).transpose(1, 2)
-    return out.transpose(1, 2)
+        seen = seen.view(batch, key_heads, groups, size, -1)
+        out[:, start:stop] = seen.permute(0, 3, 1, 2, 4)
+    return out.flatten(2, 3).transpose(1, 2)
 
 
 def _operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
