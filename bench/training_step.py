@@ -85,8 +85,11 @@ def stepper(file: Path, steps: int, repeats: int) -> Callable[[], float]:
 
 
 def take(trainer: Trainer, batches: list[Tensor], steps: int) -> None:
-    for _ in range(steps):
-        trainer.step(batches[trainer.tokens // setting.BATCH % len(batches)])
+    from brainscan.memory import kept_memory
+
+    with kept_memory():  # as in the training loop
+        for _ in range(steps):
+            trainer.step(batches[trainer.tokens // setting.BATCH % len(batches)])
 
 
 if __name__ == "__main__":

@@ -53,3 +53,18 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def opening_lm():
+    """A model whose tokenizer puts a token of its own before every text, as gemma's does."""
+    from tokenizers.processors import TemplateProcessing
+
+    from brainscan.models.tiny import tiny
+
+    lm = tiny("llama")
+    token = lm.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    lm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", token)]
+    )
+    return lm

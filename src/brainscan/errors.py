@@ -75,9 +75,9 @@ class DiskFullError(BrainscanError):
 class MissingExtraError(BrainscanError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        """Names the package, and the extra that brings it, if one does."""
+        wanted = f'"brainscan[{extra}]"' if extra else package
         super().__init__(
-            f"the package '{package}'",
-            "it is not installed",
-            f'run: pip install "brainscan[{extra}]"',
+            f"the package '{package}'", "it is not installed", f"run: pip install {wanted}"
         )

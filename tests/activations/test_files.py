@@ -1,12 +1,14 @@
 import json
 import random
+import sys
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from brainscan.activations import open_corpus
-from brainscan.activations.files import hash_path, read_path
+from brainscan.activations.files import hash_path, hub_revision, read_path
 from brainscan.errors import CorpusError, MissingExtraError
 
 
@@ -158,6 +160,42 @@ def test_the_hash_follows_the_content(tmp_path):
 
 
 def test_a_hub_dataset_needs_its_library(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match="datasets"):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"run: pip install datasets$"):
         list(open_corpus("hf:somebody/something").documents())
+
+
+def test_a_hub_dataset_is_read_at_the_revision_that_is_recorded(monkeypatch):
+    asked = {}
+
+    def load_dataset(name, **options):
+        asked.update(options, name=name)
+        return [{"text": "one"}, {"text": "two"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    info = SimpleNamespace(sha="5eed")
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **options: info)
+    hub_revision.cache_clear()
+    corpus = open_corpus("hf:some/rows")
+    assert texts("hf:some/rows") == ["one", "two"]
+    assert asked["revision"] == "5eed"
+    assert corpus.settings["sources"]["some/rows"]["version"] == "5eed"
+    hub_revision.cache_clear()
+
+
+def test_pieces_of_one_text_share_its_split(tmp_path):
+    paragraphs = "".join(f"Paragraph {n}. " + "word " * 80 + "\n\n" for n in range(400))
+    (tmp_path / "book.txt").write_text(paragraphs)
+    (tmp_path / "other.txt").write_text(paragraphs.replace("word", "work"))
+    groups = {}
+    for document in read_path(tmp_path):
+        groups.setdefault(document.source, set()).add((document.group, document.split))
+    assert [len(found) for found in groups.values()] == [1, 1]
+    alone = list(open_corpus(tmp_path / "book.txt").documents())
+    assert {d.split for d in alone} == {"train", "select", "test"}
+    section = "".join(f"# Title {n}\n" + f"line {n}\n" * 20_000 for n in range(3))
+    (tmp_path / "long.md").write_text(section)
+    cut = list(open_corpus(tmp_path / "long.md").documents())
+    assert len(cut) > 6
+    by_group = {d.group: d.text.split()[-1] for d in cut}
+    assert list(by_group.values()) == ["0", "1", "2"]

@@ -1,6 +1,7 @@
 from itertools import count, islice
 
 import pytest
+import torch
 
 from brainscan.activations import Document, Message, pack
 from brainscan.activations.packing import document_tokens
@@ -60,24 +61,12 @@ def test_no_documents_and_no_room_are_errors(lm):
         list(pack(lm, [plain("day")], 0))
 
 
-def test_a_tokenizer_s_beginning_token_opens_each_context():
-    lm = tiny("llama")
-
-    class Opening:
-        def __init__(self, tokenizer):
-            self.tokenizer = tokenizer
-            self.bos_token_id = 2
-
-        def __call__(self, text, add_special_tokens=True, **rest):
-            return {"input_ids": [2] * add_special_tokens + self.tokenizer(text)["input_ids"]}
-
-        def __getattr__(self, name):
-            return getattr(self.tokenizer, name)
-
-    lm.tokenizer = Opening(lm.tokenizer)
-    contexts = list(pack(lm, [plain("word " * 30)], 8))
+def test_a_tokenizer_s_beginning_token_opens_each_context(opening_lm):
+    contexts = list(pack(opening_lm, [plain("word " * 30)], 8))
     assert len(contexts) > 1
-    assert all(int(c.tokens[0]) == 2 and len(c.tokens) == 8 for c in contexts)
+    (begin,) = opening_lm.opening
+    assert all(int(c.tokens[0]) == begin and len(c.tokens) == 8 for c in contexts)
+    assert begin not in torch.cat([c.tokens[1:] for c in contexts[:-1]])
 
 
 def test_documents_are_taken_as_needed(lm):

@@ -120,6 +120,11 @@ def test_a_latent_out_of_range(run, model, dictionary):
     run(*steer, "--set", "resid_post.1/32=2x").failed(1, "resid_post.1/32", "resid_post.1/31")
 
 
+def test_a_dictionary_that_no_edit_is_of_is_wrong_usage(run, model, dictionary):
+    steer = ("steer", "the day", "--model", model, "--dictionary", dictionary)
+    run(*steer, "--set", "neurons.1/3=0").failed(2, "resid_post.1/0=2x", "neurons.1/3=0.0")
+
+
 def test_an_edit_that_cannot_be_read_is_wrong_usage(run, model, dictionary):
     steer = ("steer", "the day", "--model", model, "--dictionary", dictionary)
     run(*steer, "--set", "resid_post.1/3:2x").failed(2, "resid_post.1/3:2x")
@@ -162,6 +167,16 @@ def test_an_unforeseen_failure_is_one_line_with_a_hint(run, model, text, monkeyp
     ran = run(*harvest(model, text))
     assert ran.code == 1
     assert "Traceback" in ran.err
+
+
+def test_ctrl_c_says_whether_the_command_goes_on(run, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brainscan.cli.parts.open_model", interrupted)
+    run("scan", "a text").failed(130, "starts again")
+    train = ("dictionary", "train", "--at", "resid_post.1", "--out", "d")
+    run(*train).failed(130, "run the same command again to go on")
 
 
 def test_ctrl_c_in_mid_harvest_is_130_and_the_same_command_goes_on(model, text, tmp_path, run):

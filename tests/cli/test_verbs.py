@@ -210,9 +210,8 @@ def test_the_same_seed_gives_the_same_answers(run, known):
 
 
 def test_demo_writes_a_report(run, known, text, dictionary, monkeypatch):
-    monkeypatch.setattr("brainscan.demo.experiment.JUDGING_PROMPTS", ("the day", "not one", "you"))
-    monkeypatch.setattr("brainscan.demo.report.JUDGING_PROMPTS", ("the day", "not one", "you"))
-    monkeypatch.setattr("brainscan.demo.experiment.CHOOSING_PROMPTS", ("the word",))
+    monkeypatch.setattr("brainscan.demo.results.JUDGING_PROMPTS", ("the day", "not one", "you"))
+    monkeypatch.setattr("brainscan.demo.results.CHOOSING_PROMPTS", ("that word",))
     built = ("atlas", "build", *known, "--corpus", text, "--split", "all", "--tokens", "2k")
     folder = cache_dir() / "atlases" / read_manifest(dictionary).digest
     assert run(*built, "--out", folder).code == 0

@@ -62,7 +62,9 @@ def test_only_prompts_that_differ_count_in_a_comparison():
         ([(10, 10), (9, 10)], "supported"),
         ([(10, 10), (6, 10)], "inconclusive"),
         ([(10, 10), (5, 10)], "not supported"),
-        ([(10, 10), (0, 0)], "not supported"),
+        ([(10, 10), (0, 0)], "inconclusive"),
+        ([(0, 0), (0, 0)], "inconclusive"),
+        ([(10, 10), (0, 1)], "not supported"),
         ([(5, 5)], "inconclusive"),
         ([(6, 6)], "supported"),
     ],
@@ -75,6 +77,15 @@ def test_a_claim_is_supported_only_against_every_control(comparisons, verdict):
 def test_what_may_be_chosen_must_be_measured_both_ways():
     with pytest.raises(UsageError, match="strengths"):
         ExperimentConfig(strengths=(0.0, 1.0), choosing_strengths=(1.0,))
+
+
+def test_prompts_that_speak_of_the_concept_themselves_are_left_out():
+    config = ExperimentConfig(concept=Concept.from_query("friend letter"))
+    assert "What makes a good friend?" not in config.judging_prompts
+    assert 10 < len(config.judging_prompts) < len(JUDGING_PROMPTS)
+    assert not any(map(config.concept.mentioned, config.judging_prompts))
+    with pytest.raises(UsageError, match="do not speak of"):
+        ExperimentConfig(concept=Concept.from_query("a the what me you is like your"))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +110,10 @@ def test_the_planted_latent_is_chosen_and_its_effect_supported(planted, monkeypa
     assert found.answers["latent at 1x"].share.value > 0.5
     assert found.answers["untouched"].share.value < 0.3
     assert found.effects["latent at 1x"].kl.value > found.effects["latent at 0x"].kl.value
+    assert len(found.controls) == SMALL.random_latents
+    for control in found.controls:
+        change, own = control.match.control_change.value, control.match.change.value
+        assert change == pytest.approx(own, rel=0.01)
 
 
 def test_a_latent_that_does_nothing_of_the_kind_is_not_supported(planted):

@@ -7,7 +7,7 @@ import pytest
 
 from brainscan.activations import open_corpus
 from brainscan.dictionaries.testing import random_dictionary
-from brainscan.features import Atlas, build_atlas
+from brainscan.features import Atlas, AtlasConfig, build_atlas
 from brainscan.models.tiny import tiny
 
 TEXT = "the day that you was not one with word and god light earth heaven"
@@ -39,7 +39,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="session")
 def atlas_path(lm, dictionary, corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("atlas") / "atlas"
-    return build_atlas(lm, dictionary, corpus, out=out, tokens=4000, context=128, split=None)
+    return build_atlas(lm, dictionary, corpus, AtlasConfig(4000, None, 128), out=out)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from brainscan.artifacts import open_artifact
 from brainscan.dictionaries import Address
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError, UnknownFeatureError, UsageError
-from brainscan.features import Atlas, build_atlas
+from brainscan.features import Atlas, AtlasConfig, build_atlas
 from brainscan.features.examples import TOP
 from brainscan.features.index import dictionary_digest
 from brainscan.features.outputs import neighbours, outputs
@@ -100,9 +100,7 @@ def test_quantiles_rise_to_the_maximum(atlas):
 
 
 def test_two_builds_are_byte_identical(lm, dictionary, corpus, atlas, tmp_path):
-    again = build_atlas(
-        lm, dictionary, corpus, out=tmp_path / "a", tokens=4000, context=128, split=None
-    )
+    again = build_atlas(lm, dictionary, corpus, AtlasConfig(4000, None, 128), out=tmp_path / "a")
     assert open_artifact(again).files == atlas.manifest.files
     assert open_artifact(again).digest == atlas.manifest.digest
 
@@ -246,12 +244,11 @@ def test_neighbours_are_the_nearest_others(dictionary):
 def test_a_corpus_of_one_short_text_will_do(lm, dictionary, tmp_path):
     file = tmp_path / "short.txt"
     file.write_text("one day that you was not")
-    out = build_atlas(
-        lm, dictionary, open_corpus(file), out=tmp_path / "a", tokens=100, context=128, split=None
-    )
+    config = AtlasConfig(100, None, 128)
+    out = build_atlas(lm, dictionary, open_corpus(file), config, out=tmp_path / "a")
     assert Atlas.open(out).feature("resid_post.1/0")
 
 
-def test_no_tokens_are_refused(lm, dictionary, corpus, tmp_path):
+def test_no_tokens_are_refused():
     with pytest.raises(UsageError, match="1 token"):
-        build_atlas(lm, dictionary, corpus, out=tmp_path / "a", tokens=0)
+        AtlasConfig(0)

@@ -74,6 +74,21 @@ def test_a_chat_goes_through_the_template(lm, dictionary, atlas):
     assert result.tokens[-2].text == "<|im_end|>"
 
 
+def test_every_window_of_a_text_begins_as_in_training(opening_lm, dictionary, monkeypatch):
+    module = sys.modules["brainscan.features.scan"]
+    monkeypatch.setattr(module, "WINDOW", 41)
+    monkeypatch.setattr(module, "OVERLAP", 10)
+    result = scan(opening_lm, " ".join([TEXT] * 10), dictionary)
+    assert result.tokens[0].text == "<|endoftext|>" and result.tokens[0].sink
+    assert "".join(token.text for token in result.tokens[1:]) == " ".join([TEXT] * 10)
+    ids = opening_lm.tokenize(" ".join([TEXT] * 10))
+    for start, at in ((0, 5), (30, 10)):
+        row = torch.tensor([[*opening_lm.opening, *ids[start : start + 40]]])
+        x = read(opening_lm, row, dictionary.hookpoint).values[0, 1 + at]
+        found = result.tokens[1 + start + at].latents[0].activation
+        assert found == pytest.approx(float(dictionary.encode(x).values.max()), rel=1e-4)
+
+
 def test_bad_input_is_refused(lm, dictionary, atlas):
     with pytest.raises(UsageError, match="empty"):
         scan(lm, "", dictionary, atlas)

@@ -7,7 +7,7 @@ import pytest
 
 from brainscan.errors import CorpusError
 from brainscan.interventions import capability_items, neutral_passages
-from brainscan.interventions.texts import Passage, opening, passage_tokens
+from brainscan.interventions.texts import Passage, passage_tokens
 
 PASSAGE = {"id": "n1", "register": "news", "text": "A text."}
 CHAT = {"id": "n2", "register": "chat", "messages": [{"role": "user", "content": "Hello."}]}
@@ -84,17 +84,3 @@ def test_what_counts_as_prompt(lm):
     turns = ({"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"})
     chat = passage_tokens(lm, Passage("b", "chat", messages=turns))
     assert lm.decode(chat.ids[chat.prompt_length :]).startswith("Good day")
-
-
-def test_the_opening_is_what_the_tokenizer_puts_first(lm, monkeypatch):
-    assert opening(lm) == []
-    plain = lm.tokenizer
-
-    class WithStart:
-        def __call__(self, text, add_special_tokens=True, **options):
-            found = plain(text, add_special_tokens=False)
-            return {"input_ids": [1] * add_special_tokens + found["input_ids"] + [2]}
-
-    monkeypatch.setattr(lm, "tokenizer", WithStart())
-    monkeypatch.setattr(lm, "tokenize", lambda text: plain(text)["input_ids"])
-    assert opening(lm) == [1]

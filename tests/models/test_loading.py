@@ -235,6 +235,12 @@ def test_token_strings_show_the_bytes_of_a_split_character(lm):
     assert len(lm.tokenize("<|im_end|>")) == 1
 
 
+def test_the_opening_is_what_the_tokenizer_puts_before_a_text(lm, opening_lm):
+    assert lm.opening == ()
+    assert opening_lm.opening == (opening_lm.tokenizer.convert_tokens_to_ids("<|endoftext|>"),)
+    assert opening_lm.tokenize("the day") == lm.tokenize("the day")
+
+
 def test_chats_go_through_the_template_or_are_plain_text(lm):
     turns = [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]
     expected = "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from brainscan.activations.documents import Document, Split, distinct, interleaved, shuffled
-from brainscan.activations.files import hash_path, read_hub, read_path
+from brainscan.activations.files import hash_path, hub_revision, read_hub, read_path
 from brainscan.activations.sources import Source, builtin_source, builtin_sources
 from brainscan.errors import CorpusError
 
@@ -84,7 +84,8 @@ def open_corpus(spec: str | Path = "builtin") -> Corpus:
     if kind == "builtin":
         return Corpus(text, (builtin_source(name),))
     if kind == "hf":
-        return Corpus(text, (Source(name, 1.0, lambda rng: read_hub(name), lambda: "unknown"),))
+        hub = Source(name, 1.0, lambda rng: read_hub(name), lambda: hub_revision(name) or "unknown")
+        return Corpus(text, (hub,))
     path = Path(spec).expanduser()
     if not path.exists():
         raise CorpusError(

@@ -3,8 +3,11 @@
 1. A text file up to 8,000 characters is one document.
 2. A longer one is read line by line and cut at its top-level headings (`# Title` in markdown,
    ` = Title = ` in wikitext), each section a document; as long as no heading has come, at blank
-   lines into groups of about 2,000 characters. No document passes 64,000 characters.
-3. A line of jsonl, or a row of parquet, is a document: `text` (or `content`), or a chat's
+   lines into groups of about 2,000 characters. No document passes 64,000 characters; the pieces of
+   a longer section share its split.
+3. In a folder, a text file without headings is one text: its pieces share a split. Alone, its
+   groups are documents of their own, or nothing of it could be held out.
+4. A line of jsonl, or a row of parquet, is a document: `text` (or `content`), or a chat's
    `messages`. Nothing is read before it is needed, so that files may be of any size.
 """
 
@@ -15,11 +18,13 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from brainscan.activations.documents import Document, Message
+from brainscan.activations.documents import Document, Message, content_hash
 from brainscan.artifacts import file_sha256
 from brainscan.errors import CorpusError, MissingExtraError
 
@@ -36,6 +41,9 @@ BLOCK = 1 << 20
 """Bytes read at a time."""
 
 HEADING = re.compile(r"(# \S.*| ?= (?!= )\S.* =\s*)$")
+_ASK = 10.0
+"""Seconds to wait for the hub's answer."""
+
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 
 
@@ -51,7 +59,7 @@ def read_path(path: Path, rng: random.Random | None = None) -> Iterator[Document
     return (
         document
         for file in files
-        for document in read_file(file, file.relative_to(path).as_posix())
+        for document in read_file(file, file.relative_to(path).as_posix(), whole=True)
     )
 
 
@@ -63,10 +71,17 @@ def hash_path(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_file(path: Path, name: str) -> Iterator[Document]:
-    """The documents of one file, in its order; ids are `name` and a running number."""
+def read_file(path: Path, name: str, *, whole: bool = False) -> Iterator[Document]:
+    """The documents of one file, in its order; ids are `name` and a running number.
+
+    Args:
+        path: the file.
+        name: what its documents are called by.
+        whole: whether a text without headings belongs together.
+    """
     readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    return readers.get(path.suffix.lower(), _read_text)(path, name)
+    reader = readers.get(path.suffix.lower())
+    return _read_text(path, name, whole) if reader is None else reader(path, name)
 
 
 def as_document(row: Mapping[str, Any], identity: str, source: str, where: str) -> Document | None:
@@ -107,34 +122,47 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_text(path: Path, name: str) -> Iterator[Document]:
+class _Piece(NamedTuple):
+    """A part of a text file."""
+
+    text: str
+    goes_on: bool
+    """Whether it belongs to the section of the piece before."""
+
+
+def _read_text(path: Path, name: str, whole: bool) -> Iterator[Document]:
     if path.stat().st_size <= WHOLE:
-        pieces: Iterator[str] = iter(["".join(_lines(path))])
+        pieces: Iterator[_Piece] = iter([_Piece("".join(_lines(path)), False)])
     else:
-        pieces = _sections(path)
-    kept = (piece for piece in pieces if piece.strip())
+        pieces = _sections(path, whole)
+    kept = (piece for piece in pieces if piece.text.strip())
+    group = ""
     for number, piece in enumerate(kept):
-        yield Document(f"{name}#{number}", name, text=piece)
+        if not piece.goes_on or not group:
+            group = content_hash(piece.text)
+        yield Document(f"{name}#{number}", name, text=piece.text, group=group)
 
 
-def _sections(path: Path) -> Iterator[str]:
+def _sections(path: Path, whole: bool) -> Iterator[_Piece]:
     """The sections of a long text file, or groups of its paragraphs."""
     held: list[str] = []
     size = 0
-    headed = False
+    headed = goes_on = False
     for line in _lines(path, longest=LONGEST):
         is_heading = HEADING.match(line) is not None
         is_full = size + len(line) > LONGEST
         if is_heading or is_full:
-            yield "".join(held)
+            yield _Piece("".join(held), goes_on)
             held, size = [], 0
+            goes_on = not is_heading and (headed or whole)
         headed = headed or is_heading
         held.append(line)
         size += len(line)
         if not headed and size >= GROUP and not line.strip():
-            yield "".join(held)
+            yield _Piece("".join(held), goes_on)
             held, size = [], 0
-    yield "".join(held)
+            goes_on = whole
+    yield _Piece("".join(held), goes_on)
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Document]:
@@ -189,48 +217,65 @@ def read_hub(name: str) -> Iterator[Document]:
     try:
         from datasets import load_dataset  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
-        raise MissingExtraError("datasets", "datasets") from error
-    rows = load_dataset(name, split="train", streaming=True)
+        raise MissingExtraError("datasets") from error
+    revision = hub_revision(name)
+    rows = load_dataset(name, split="train", streaming=True, revision=revision or None)
     for number, row in enumerate(rows):
         document = as_document(row, f"{name}#{number}", name, f"row {number} of {name}")
         if document is not None:
             yield document
 
 
+@cache
+def hub_revision(name: str) -> str:
+    """The commit of a dataset that this process reads; empty where the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name, timeout=_ASK).sha or ""
+    except Exception:  # whatever the network says, a copy on disk may still be read
+        return ""
+
+
 def _lines(path: Path, longest: int | None = None) -> Iterator[str]:
     """The lines of a UTF-8 file, read a block at a time; a line past `longest` is cut."""
     held = ""
-    for text in _decoded(path):
-        held += text
-        *lines, held = held.split("\n")
-        yield from (line + "\n" for line in lines)
-        while longest is not None and len(held) > longest:
-            yield held[:longest]
-            held = held[longest:]
+    with path.open("rb") as file:
+        for text in decoded(iter(partial(file.read, BLOCK), b""), str(path)):
+            held += text
+            *lines, held = held.split("\n")
+            yield from (line + "\n" for line in lines)
+            while longest is not None and len(held) > longest:
+                yield held[:longest]
+                held = held[longest:]
     if held:
         yield held
 
 
-def _decoded(path: Path) -> Iterator[str]:
-    """The text of a UTF-8 file by blocks, without its byte order mark."""
+def decoded(blocks: Iterable[bytes], source: str) -> Iterator[str]:
+    """The text of blocks of UTF-8, without its byte order mark.
+
+    Args:
+        blocks: the bytes, parted anywhere.
+        source: where they come from, for an error's message.
+
+    Raises:
+        CorpusError: they are not UTF-8.
+    """
     offset = 0
     pending = b""
-    with path.open("rb") as file:
-        while True:
-            block = file.read(BLOCK)
-            pending += block
-            if offset == 0 and pending.startswith(codecs.BOM_UTF8):
-                pending, offset = pending[3:], 3
-            try:
-                text, used = codecs.utf_8_decode(pending, "strict", not block)
-            except UnicodeDecodeError as error:
-                raise CorpusError(
-                    "text in UTF-8",
-                    f"byte {pending[error.start]:#04x} at offset {offset + error.start} of {path}",
-                    "convert it, for example: iconv -f latin1 -t utf-8",
-                ) from error
-            yield text
-            offset += used
-            pending = pending[used:]
-            if not block:
-                return
+    for block in chain(blocks, [b""]):
+        pending += block
+        if offset == 0 and pending.startswith(codecs.BOM_UTF8):
+            pending, offset = pending[3:], 3
+        try:
+            text, used = codecs.utf_8_decode(pending, "strict", not block)
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                "text in UTF-8",
+                f"byte {pending[error.start]:#04x} at offset {offset + error.start} of {source}",
+                "convert it, for example: iconv -f latin1 -t utf-8",
+            ) from error
+        yield text
+        offset += used
+        pending = pending[used:]

@@ -36,6 +36,7 @@ from brainscan.activations.store import (
 )
 from brainscan.artifacts import create
 from brainscan.errors import UsageError
+from brainscan.memory import kept_memory
 from brainscan.models.hooks import capture
 from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Tensor
@@ -110,10 +111,11 @@ def stream(
     names = list(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in hookpoints))
     rows = iter(contexts)
     tokens = CPU_PASS if lm.device.type == "cpu" else DEVICE_PASS
-    while group := list(islice(rows, 1)):
-        size = batch or max(1, tokens // len(group[0].tokens))
-        group += islice(rows, size - 1)
-        yield _read(lm, group, names)
+    with kept_memory():
+        while group := list(islice(rows, 1)):
+            size = batch or max(1, tokens // len(group[0].tokens))
+            group += islice(rows, size - 1)
+            yield _read(lm, group, names)
 
 
 def harvest(

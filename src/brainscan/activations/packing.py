@@ -34,6 +34,10 @@ class Tokenizing(Protocol):
 
     tokenizer: Any
 
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """The tokens that the tokenizer itself puts before a text."""
+
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text, none added."""
 
@@ -71,7 +75,7 @@ def pack(
     Raises:
         CorpusError: there is no token at all.
     """
-    opening = _opening(lm.tokenizer)
+    opening = list(lm.opening)
     if context <= len(opening):
         raise UsageError("a context of at least 2 tokens", f"{context}", "ask for a longer one")
     length = context - len(opening)
@@ -115,12 +119,6 @@ def _context(
         torch.tensor([lowest] * len(opening) + owners),
         tuple(ids[lowest - first : highest - first + 1]),
     )
-
-
-def _opening(tokenizer: Any) -> list[int]:
-    """The token that the tokenizer itself puts before every text, if any."""
-    bos = tokenizer.bos_token_id
-    return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
 def _end_of_text(tokenizer: Any) -> list[int]:

@@ -22,6 +22,9 @@ from brainscan.errors import BrainscanError, UsageError
 TRACEBACK = "BRAINSCAN_TRACEBACK"
 """Environment variable: when set, a failure shows where it came from."""
 
+RESUMABLE = {("activations", "harvest"), ("dictionary", "train")}
+"""Verbs that go on where they were stopped."""
+
 app = typer.Typer(
     name="brainscan",
     help="See, test and change what a language model represents.",
@@ -89,8 +92,15 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         return _fail(_surprise(error), 1, error)
     if result == 130:
-        return _fail("interrupted; run the same command again to go on", 130, None)
+        return _fail(_interrupted(arguments), 130, None)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(arguments: list[str]) -> str:
+    """What Ctrl-C leaves: only long stages have checkpoints, and nothing is ever half written."""
+    if tuple(arguments[:2]) in RESUMABLE:
+        return "interrupted; run the same command again to go on"
+    return "interrupted; nothing is left half written, and the same command starts again"
 
 
 def _with_help(error: typer.TyperException) -> str:

@@ -51,18 +51,11 @@ def build(
     with working():
         from brainscan.activations import open_corpus
         from brainscan.cli.parts import open_pair
-        from brainscan.features import Atlas, build_atlas
+        from brainscan.features import Atlas, AtlasConfig, build_atlas
 
         pair = open_pair(model, dictionary)
-        folder = build_atlas(
-            pair.lm,
-            pair.dictionary,
-            open_corpus(corpus),
-            out=out,
-            tokens=tokens,
-            seed=seed,
-            split=split.part,
-        )
+        config = AtlasConfig(tokens, split.part, seed=seed)
+        folder = build_atlas(pair.lm, pair.dictionary, open_corpus(corpus), config, out=out)
         atlas = Atlas.open(folder)
     if as_json:
         print_json(

@@ -47,9 +47,9 @@ def open_pair(model: str | None, dictionary: str | None) -> Pair:
 def open_dictionary(model: str | None, name: str | None) -> Dictionary:
     """The dictionary of that name, or the one shipped for the model, without loading the model."""
     from brainscan.dictionaries import Dictionary
-    from brainscan.dictionaries.base import DEFAULT_HOOKPOINT
+    from brainscan.dictionaries.base import shipped_name
 
-    return Dictionary.load(name or f"{model or DEFAULT_MODEL}/{DEFAULT_HOOKPOINT}")
+    return Dictionary.load(name or shipped_name(model or DEFAULT_MODEL))
 
 
 def read_text(path: Path) -> str:
@@ -64,23 +64,18 @@ def read_text(path: Path) -> str:
         raise CorpusError(
             f"a text file at {path}", (error.strerror or "an error").lower(), "check the path"
         ) from error
-    return checked_text(decoded(data, str(path)), str(path))
+    return decode_text(data, str(path))
 
 
-def decoded(data: bytes, source: str) -> str:
+def decode_text(data: bytes, source: str) -> str:
     """Bytes as text.
 
     Raises:
-        CorpusError: they are not UTF-8.
+        CorpusError: they are not UTF-8, or they hold no text.
     """
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"UTF-8 text in {source}",
-            f"byte 0x{data[error.start]:02x} at offset {error.start}",
-            "convert it to UTF-8",
-        ) from error
+    from brainscan.activations.files import decoded
+
+    return checked_text("".join(decoded([data], source)), source)
 
 
 def checked_text(text: str, source: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brainscan.cli.options import AtlasFolder, DictionaryName, Html, Json, Model
-from brainscan.cli.output import console, heat, print_json, visible, working, write_page
+from brainscan.cli.output import console, heat, note, print_json, visible, working, write_page
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def scan(
         known = Atlas.open(atlas) if atlas else None
         pair = open_pair(model, dictionary)
         read = [{"role": "user", "content": content}] if chat else content
+        known = known or Atlas.find(pair.dictionary)
+        if known is None:
+            note(
+                f"{pair.dictionary.name} has no atlas: labels say what latents promote; "
+                f"`brainscan atlas search WORD --dictionary {pair.dictionary.name}` builds one"
+            )
         result = run(pair.lm, read, pair.dictionary, known, top=top)
         if html is not None:
             write_page(html, result.to_html())
@@ -51,14 +57,14 @@ def scan(
 
 
 def _content(text: str | None, file: Path | None) -> str:
-    from brainscan.cli.parts import checked_text, decoded, read_text
+    from brainscan.cli.parts import checked_text, decode_text, read_text
 
     if (text is None) == (file is None):
         raise UsageError("a text or --file", "both" if text else "neither", "give one of them")
     if file is not None:
         return read_text(file)
     if text == "-":
-        return checked_text(decoded(sys.stdin.buffer.read(), "stdin"), "stdin")
+        return decode_text(sys.stdin.buffer.read(), "stdin")
     return checked_text(text or "", "the command line")
 
 

@@ -15,6 +15,7 @@ from brainscan.cli.output import console, note, print_json, visible, working, wr
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
+    from brainscan.dictionaries import Dictionary
     from brainscan.interventions import Control, Edit, Effects
     from brainscan.models import LanguageModel
     from brainscan.models.generate import Sampling
@@ -65,6 +66,7 @@ class Steered:
     def to_json(self) -> dict[str, Any]:
         """The JSON object that the verb prints."""
         own, others = self.effects or (None, None)
+        drawn = [getattr(edit, "target", None) for edit in self.control.edits]
         return {
             "prompt": self.prompt,
             "model": self.model,
@@ -76,7 +78,7 @@ class Steered:
             "control": {
                 "text": self.answers[2],
                 "edits": list(self.control_edits),
-                "latents": [text.partition("=")[0] for text in self.control_edits],
+                "latents": [target for target in drawn if isinstance(target, str)],
                 "change_of_norm": [
                     {"edit": match.change.to_json(), "control": match.control_change.to_json()}
                     for match in self.control.matched
@@ -86,22 +88,26 @@ class Steered:
         }
 
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a feature: ADDRESS=2x (clamp), =0, =*1.5 or =+1x."),
+]
+OtherEdits = Annotated[
+    list[str] | None,
+    typer.Option("--edit", help="Another edit: project_out:FILE, add:FILE=0.5, swap:A,B."),
+]
+SavedEdits = Annotated[Path | None, typer.Option("--edits", help="Edits that --save-edits wrote.")]
+SaveEdits = Annotated[
+    Path | None, typer.Option("--save-edits", help="Write the edits as an artifact.")
+]
+
+
 def steer(
     prompt: Annotated[str, typer.Argument(help="What the model is asked.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a feature: ADDRESS=2x (clamp), =0, =*1.5 or =+1x."),
-    ] = None,
-    edit: Annotated[
-        list[str] | None,
-        typer.Option("--edit", help="Another edit: project_out:FILE, add:FILE=0.5, swap:A,B."),
-    ] = None,
-    edits: Annotated[
-        Path | None, typer.Option("--edits", help="Edits that --save-edits wrote.")
-    ] = None,
-    save_edits: Annotated[
-        Path | None, typer.Option("--save-edits", help="Write the edits as an artifact.")
-    ] = None,
+    settings: Settings = None,
+    edit: OtherEdits = None,
+    edits: SavedEdits = None,
+    save_edits: SaveEdits = None,
     model: Model = None,
     dictionary: DictionaryName = None,
     plain: Annotated[
@@ -135,7 +141,7 @@ def steer(
         lm, chosen = _edits(model, dictionary, [*(settings or ()), *(edit or ())], edits)
         if save_edits is not None:
             _save(save_edits, chosen, lm)
-        ids = lm.tokenize(prompt) if plain else lm.chat_tokens(prompt)
+        ids = [*lm.opening, *lm.tokenize(prompt)] if plain else lm.chat_tokens(prompt)
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         result = _steered(lm, chosen, prompt, ids, sampling, effects)
         if html is not None:
@@ -160,7 +166,20 @@ def _edits(
         lm, known = open_pair(model, dictionary)
     if folder is not None:
         parsed.extend(load_edits(folder, [known] if known else []))
-    return lm, with_dictionary(parsed, known)
+    edits = with_dictionary(parsed, known)
+    if known is not None and not any(_reads(edit, known) for edit in edits):
+        raise UsageError(
+            f"an edit of a latent of {known.name}, such as {known.hookpoint}/0=2x",
+            f"{', '.join(map(_words, edits))}, to which --dictionary says nothing",
+            "name one of its latents, or leave --dictionary out",
+        )
+    return lm, edits
+
+
+def _reads(edit: Edit, dictionary: Dictionary) -> bool:
+    """Whether an edit, or its condition, is of a latent of this dictionary."""
+    its = (edit.dictionary, getattr(edit.positions, "dictionary", None))
+    return any(own is dictionary for own in its)
 
 
 def _save(folder: Path, edits: Sequence[Edit], lm: LanguageModel) -> None:

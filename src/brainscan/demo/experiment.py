@@ -28,15 +28,17 @@ from brainscan.demo.results import (
     Comparison,
     ExperimentConfig,
     Findings,
+    RandomLatent,
     Trial,
     asked_and,
     latent_at,
     random_at,
 )
-from brainscan.demo.texts import CHOOSING_PROMPTS, JUDGING_PROMPTS, Concept
+from brainscan.demo.texts import Concept
 from brainscan.dictionaries import Dictionary
 from brainscan.interventions import (
     Clamp,
+    Control,
     Edit,
     capability_items,
     measure_effects_many,
@@ -78,7 +80,7 @@ def choose(
     """
     settings = [(name, s) for name in candidates for s in config.choosing_strengths]
     arms = [
-        _arm(f"{name} {s}", CHOOSING_PROMPTS, (Clamp(name, s, dictionary=dictionary),))
+        _arm(f"{name} {s}", config.choosing_prompts, (Clamp(name, s, dictionary=dictionary),))
         for name, s in settings
     ]
     answers = _answer(lm, arms, config, "choose a latent")
@@ -86,7 +88,7 @@ def choose(
         Trial(name, s, answers[arm.name].share)
         for (name, s), arm in zip(settings, arms, strict=True)
     )
-    enough = max(trial.share.value for trial in trials) - 1 / len(CHOOSING_PROMPTS)
+    enough = max(trial.share.value for trial in trials) - 1 / len(config.choosing_prompts)
     best = min(
         (trial for trial in trials if trial.share.value >= enough - _ROUNDING),
         key=lambda trial: (trial.strength, -trial.share.value),
@@ -109,22 +111,23 @@ def judge(
         s: (Clamp(choice.address, s, dictionary=dictionary),) for s in config.strengths
     }
     matched = _controls(lm, dictionary, own, config)
-    answers = _answer(lm, list(_arms(own, matched, choice, config)), config, "answer")
+    edits = {s: [control.edits for control in controls] for s, controls in matched.items()}
+    answers = _answer(lm, list(_arms(own, edits, choice, config)), config, "answer")
     up, down = choice.strength, -choice.strength
-    measured = {latent_at(s): own[s] for s in config.strengths}
-    measured[random_at(up)] = matched[up][0]
     effects = measure_effects_many(
         lm,
-        list(measured.values()),
+        [*own.values(), *edits[up]],
         passages=neutral_passages(config.passages),
         items=capability_items(config.items),
     )
+    matches = [control.matched[0] for control in matched[up]]
     return Findings(
         config=config,
         choice=choice,
         answers=answers,
         claims=_claims(answers, config.concept, up, down),
-        effects=dict(zip(measured, effects, strict=True)),
+        effects=dict(zip(map(latent_at, own), effects[: len(own)], strict=True)),
+        controls=tuple(map(RandomLatent, matches, effects[len(own) :])),
     )
 
 
@@ -133,18 +136,18 @@ def _controls(
     dictionary: Dictionary,
     own: Mapping[float, tuple[Edit, ...]],
     config: ExperimentConfig,
-) -> dict[float, list[tuple[Edit, ...]]]:
+) -> dict[float, list[Control]]:
     """Random latents with the same change of norm, several for each strength."""
     passages = neutral_passages(config.passages)
     seeds = range(config.seed, config.seed + config.random_latents)
-    matched: dict[float, list[tuple[Edit, ...]]] = {strength: [] for strength in own if strength}
+    matched: dict[float, list[Control]] = {strength: [] for strength in own if strength}
     with progress("match controls", len(matched) * len(seeds)) as advance:
         for strength in matched:
             for seed in seeds:
                 control = random_latent_control(
                     lm, dictionary, own[strength], seed, passages=passages
                 )
-                matched[strength].append(control.edits)
+                matched[strength].append(control)
                 advance(1)
     return matched
 
@@ -155,13 +158,14 @@ def _arms(
     choice: Choice,
     config: ExperimentConfig,
 ) -> Iterator[Arm]:
-    asked = tuple(f"{prompt} {config.concept.request}" for prompt in JUDGING_PROMPTS)
-    yield _arm(UNTOUCHED, JUDGING_PROMPTS)
+    prompts = config.judging_prompts
+    asked = tuple(f"{prompt} {config.concept.request}" for prompt in prompts)
+    yield _arm(UNTOUCHED, prompts)
     yield _arm(ASKED, asked)
     for s in own:
-        yield _arm(latent_at(s), JUDGING_PROMPTS, own[s])
+        yield _arm(latent_at(s), prompts, own[s])
     for s in matched:
-        yield _arm(random_at(s), JUDGING_PROMPTS, *matched[s])
+        yield _arm(random_at(s), prompts, *matched[s])
     down = -choice.strength
     yield _arm(asked_and(latent_at(down)), asked, own[down])
     yield _arm(asked_and(random_at(down)), asked, *matched[down])

@@ -15,9 +15,10 @@ from brainscan.demo.results import (
     latent_at,
     random_at,
 )
-from brainscan.demo.texts import CHOOSING_PROMPTS, JUDGING_PROMPTS, PASSAGE
+from brainscan.demo.texts import PASSAGE
 from brainscan.dictionaries import Dictionary
 from brainscan.features import FeatureCard, Hit, Scan
+from brainscan.interventions import Effects, format_edit
 from brainscan.models import LanguageModel
 from brainscan.views import (
     CurveView,
@@ -38,6 +39,7 @@ from brainscan.views import (
 TITLE = "A concept in a language model, turned up and down"
 
 _SHOWN_PROMPTS = 3
+_COSTS = ("KL, nats per token", "perplexity ratio", "capability", "capability untouched")
 
 
 def first_page(scan: Scan) -> str:
@@ -117,8 +119,9 @@ def _compared(comparison: Comparison) -> str:
 
 def _passage(scan: Scan) -> Section:
     lead = (
-        "Each word piece of a passage of ours, coloured by its most active latent. Point at one, "
-        "or reach it with the arrow keys, to see which latents fire there."
+        "A passage of ours. The buttons colour it by one latent that stands out in it, or by the "
+        "strongest latent of each token. Point at a token, or reach it with the arrow keys, to see "
+        "which latents fire there."
     )
     return Section("A passage, token by token", scan.strip(), lead)
 
@@ -169,8 +172,8 @@ def _response(findings: Findings) -> Section:
         ]
     )
     lead = (
-        f"{len(JUDGING_PROMPTS)} prompts that have nothing to do with {concept.name}, one answer "
-        "each, with the same noise in every arm. The band is a 95% interval (Wilson)."
+        f"{len(findings.config.judging_prompts)} prompts that do not speak of {concept.name}, one "
+        "answer each, with the same noise in every arm. The band is a 95% interval (Wilson)."
     )
     return Section("Strength and response", join([plot, bars]), lead)
 
@@ -191,35 +194,45 @@ def _answers(findings: Findings) -> Section:
                 for arm, title, control in shown
             ],
         )
-        for number, prompt in enumerate(JUDGING_PROMPTS[:_SHOWN_PROMPTS])
+        for number, prompt in enumerate(findings.config.judging_prompts[:_SHOWN_PROMPTS])
     ]
     lead = f"The first {_SHOWN_PROMPTS} prompts, whatever came; report.json has all answers."
     return Section("Answers side by side", join(figures), lead)
 
 
 def _cost(findings: Findings) -> Section:
-    rows = [
-        (
-            arm,
-            str(effects.kl),
-            str(effects.perplexity_ratio),
-            str(effects.capability),
-            str(effects.capability_baseline),
-        )
-        for arm, effects in findings.effects.items()
-    ]
-    headings = (
-        "arm",
-        "KL, nats per token",
-        "perplexity ratio",
-        "capability",
-        "capability untouched",
+    own = table(
+        ("arm", *_COSTS),
+        [(arm, *_cost_cells(effects)) for arm, effects in findings.effects.items()],
+    )
+    controls = table(
+        ("random latent", "change of norm", f"that of {findings.choice.address}", *_COSTS),
+        [
+            (
+                format_edit(control.match.edit),
+                str(control.match.control_change),
+                str(control.match.change),
+                *_cost_cells(control.effects),
+            )
+            for control in findings.controls
+        ],
     )
     lead = (
         "How far each edit moves the model on neutral text, and what is left of its answers to a "
-        "small set of questions. n is the number of passages, or of questions."
+        "small set of questions; below, the random latents that stand beside the chosen one at "
+        f"{findings.choice.strength:g} times its maximum, and how far each moves activations. n is "
+        "the number of passages, or of questions."
     )
-    return Section("What it costs", table(headings, rows), lead)
+    return Section("What it costs", join([own, controls]), lead)
+
+
+def _cost_cells(effects: Effects) -> tuple[str, ...]:
+    return (
+        str(effects.kl),
+        str(effects.perplexity_ratio),
+        str(effects.capability),
+        str(effects.capability_baseline),
+    )
 
 
 def _chosen(hits: Sequence[Hit], findings: Findings) -> Section:
@@ -232,8 +245,8 @@ def _chosen(hits: Sequence[Hit], findings: Findings) -> Section:
     headings = ("latent", "label", "match", "strength", "share of answers")
     lead = (
         f"What the search for '{findings.config.concept.query}' found, each tried on "
-        f"{len(CHOOSING_PROMPTS)} prompts that the verdicts do not rest on. Of the settings "
-        "within one answer of the best, the weakest was taken."
+        f"{len(findings.config.choosing_prompts)} prompts that the verdicts do not rest on. Of the "
+        "settings within one answer of the best, the weakest was taken."
     )
     return Section("How the latent was chosen", table(headings, rows), lead)
 

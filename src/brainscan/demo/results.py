@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from brainscan import stats
-from brainscan.demo.texts import FOOD, Concept
+from brainscan.demo.texts import CHOOSING_PROMPTS, FOOD, JUDGING_PROMPTS, Concept
 from brainscan.errors import UsageError
-from brainscan.interventions import Effects
+from brainscan.interventions import Effects, MatchedEdit, format_edit
 from brainscan.stats import Estimate
 
 _CHANCE = 0.025
@@ -48,6 +48,22 @@ class ExperimentConfig:
             raise UsageError(
                 f"strengths with {sorted(needed)} among them", f"{self.strengths}", "add them"
             )
+        if not (self.choosing_prompts and self.judging_prompts):
+            raise UsageError(
+                "a concept that the demo's prompts do not speak of themselves",
+                f"'{self.concept.name}', which is in all of them",
+                "choose rarer words",
+            )
+
+    @property
+    def choosing_prompts(self) -> tuple[str, ...]:
+        """The prompts for choosing, without those that speak of the concept themselves."""
+        return tuple(text for text in CHOOSING_PROMPTS if not self.concept.mentioned(text))
+
+    @property
+    def judging_prompts(self) -> tuple[str, ...]:
+        """The prompts for judging, likewise."""
+        return tuple(text for text in JUDGING_PROMPTS if not self.concept.mentioned(text))
 
 
 class Trial(NamedTuple):
@@ -106,8 +122,8 @@ class Comparison(NamedTuple):
 
     @property
     def undecided(self) -> bool:
-        """Whether it is ahead, but by no more than chance allows."""
-        return not self.supported and 2 * self.wins > self.differing
+        """Whether it is ahead by no more than chance allows, or no prompt differs at all."""
+        return not self.supported and (2 * self.wins > self.differing or not self.differing)
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,13 @@ class Claim:
         return "inconclusive" if fine else "not supported"
 
 
+class RandomLatent(NamedTuple):
+    """One latent of the random control, at the strength that is judged."""
+
+    match: MatchedEdit
+    effects: Effects
+
+
 @dataclass(frozen=True)
 class Findings:
     """Everything the experiment found."""
@@ -142,6 +165,8 @@ class Findings:
     """What can be said."""
     effects: Mapping[str, Effects]
     """The cost, by the arm's name."""
+    controls: tuple[RandomLatent, ...]
+    """The random latents that stood beside the chosen latent at its strength."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as a JSON object."""
@@ -162,6 +187,17 @@ class Findings:
                     "effects": self.effects[name].to_json() if name in self.effects else None,
                 }
                 for name, answers in self.answers.items()
+            ],
+            "controls": [
+                {
+                    "edit": format_edit(control.match.edit),
+                    "change_of_norm": {
+                        "edit": control.match.change.to_json(),
+                        "control": control.match.control_change.to_json(),
+                    },
+                    "effects": control.effects.to_json(),
+                }
+                for control in self.controls
             ],
             "claims": [
                 {

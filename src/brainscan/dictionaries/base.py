@@ -23,6 +23,7 @@ from brainscan.errors import (
     UnknownFeatureError,
     UsageError,
 )
+from brainscan.models import families
 from brainscan.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_HOOKPOINT = "resid_post.15"
 
-_ADDRESS = re.compile(r"(?P<hookpoint>[a-z_]+\.\d+)/(?P<index>\d+)(?P<sign>[+-]?)")
+_ADDRESS = re.compile(r"(?P<hookpoint>[a-z_.\d]+)/(?P<index>\d+)(?P<sign>[+-]?)")
+_HOOKPOINT = re.compile(r"[a-z_]+\.\d+")
 
 
 @dataclass(frozen=True, order=True)
@@ -44,19 +46,22 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads an address.
+        """Reads an address; its hookpoint may be named as TransformerLens does.
 
         Raises:
             UsageError: the text is no address.
         """
         match = _ADDRESS.fullmatch(text.strip())
-        if match is None:
+        named = match["hookpoint"] if match else ""
+        # One that no model has is an address all the same: the model says what it has.
+        hookpoint = families.canonical(named) or (named if _HOOKPOINT.fullmatch(named) else None)
+        if match is None or hookpoint is None:
             raise UsageError(
                 "a feature's address such as resid_post.15/1234 or neurons.12/345+",
                 repr(text),
                 "write HOOKPOINT/NUMBER; `brainscan atlas search` prints addresses",
             )
-        return cls(match["hookpoint"], int(match["index"]), match["sign"])
+        return cls(hookpoint, int(match["index"]), match["sign"])
 
     def __str__(self) -> str:
         return f"{self.hookpoint}/{self.index}{self.sign}"
@@ -213,14 +218,23 @@ class Dictionary(ABC):
         Raises:
             UnknownDictionaryError: none is shipped for this model and hookpoint.
         """
-        base = lm.name.split("+")[0]
-        dictionary = cls.load(f"{base}/{hookpoint or DEFAULT_HOOKPOINT}", device=lm.device)
+        dictionary = cls.load(shipped_name(lm.name, hookpoint), device=lm.device)
         dictionary.check_model(lm)
         return dictionary
 
     @abstractmethod
     def to(self, device: str | torch.device) -> Dictionary:
         """The same dictionary on another device."""
+
+
+def shipped_name(model: str, hookpoint: str | None = None) -> str:
+    """The name under which a dictionary of a model would be shipped; an adapter has its base's.
+
+    Args:
+        model: the model's name, with its adapter if it has one.
+        hookpoint: ``resid_post.15`` when left out.
+    """
+    return f"{model.partition('+')[0]}/{hookpoint or DEFAULT_HOOKPOINT}"
 
 
 def shipped_dictionaries() -> list[str]:

@@ -32,6 +32,7 @@ from brainscan.activations.packing import Context, pack
 from brainscan.dictionaries.base import Dictionary
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import CorpusError
+from brainscan.memory import kept_memory
 from brainscan.models import LanguageModel
 from brainscan.models.hooks import Hook, Site, capture, intervene
 from brainscan.progress import progress
@@ -110,7 +111,8 @@ def evaluate(lm: LanguageModel, dictionary: Dictionary, contexts: Sequence[Conte
     dictionary.check_model(lm)
     sample = _Sample(lm, dictionary, contexts)
     sums = _Sums(sample.mean, dictionary.n_latents)
-    with progress("evaluate", sum(len(c.tokens) for c in contexts), "tokens") as advance:
+    total = sum(len(c.tokens) for c in contexts)
+    with kept_memory(), progress("evaluate", total, "tokens") as advance:
         for context in contexts:
             with torch.no_grad(), BlockedAttention():
                 _measure(lm, dictionary, context, sample.mean, sums)

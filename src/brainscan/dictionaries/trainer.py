@@ -130,6 +130,7 @@ class Trainer:
         self._half = rows.new_zeros(config.n_latents, d + 1, dtype=torch.bfloat16)
         self._input = self._half.new_empty(0, d + 1)
         self._pre = self._half.new_empty(0, config.n_latents)
+        self._spare = torch.empty_like(rows)
 
     @classmethod
     @torch.no_grad()
@@ -209,7 +210,8 @@ class Trainer:
     def _update(self) -> None:
         rows, grad = self.W_dec, self.W_dec.grad
         if grad is not None:
-            grad.addcmul_(torch.linalg.vecdot(grad, rows)[:, None], rows, value=-1)
+            along = torch.mul(grad, rows, out=self._spare).sum(1, keepdim=True)
+            grad.addcmul_(along, rows, value=-1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()

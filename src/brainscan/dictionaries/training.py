@@ -30,6 +30,7 @@ from brainscan.dictionaries.base import Dictionary
 from brainscan.dictionaries.sources import Chunk, Source
 from brainscan.dictionaries.trainer import Trainer, TrainingConfig
 from brainscan.errors import ArtifactError, CorpusError
+from brainscan.memory import kept_memory
 from brainscan.progress import Advance, progress
 
 _CHECKPOINT_SECONDS = 60.0
@@ -65,7 +66,7 @@ def _loop(
 ) -> dict[str, Trainer]:
     saved = time.monotonic()
     done = run.chunks_done
-    with progress("train", config.tokens, "tokens") as advance:
+    with kept_memory(), progress("train", config.tokens, "tokens") as advance:
         if trainers:
             advance(_tokens(trainers))
         for chunk in _filled(source.chunks(done)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brainscan.features.atlas import Atlas
 from brainscan.features.card import FeatureCard, Hit
-from brainscan.features.index import build_atlas
+from brainscan.features.index import AtlasConfig, build_atlas
 from brainscan.features.scan import Scan, scan
 
-__all__ = ["Atlas", "FeatureCard", "Hit", "Scan", "build_atlas", "scan"]
+__all__ = ["Atlas", "AtlasConfig", "FeatureCard", "Hit", "Scan", "build_atlas", "scan"]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ from brainscan.features.masses import Masses
 from brainscan.features.outputs import Outputs, has_outputs, neighbours, outputs
 from brainscan.features.reading import Reading, read
 from brainscan.features.words import Words
+from brainscan.memory import kept_memory
 from brainscan.progress import progress
 
 if TYPE_CHECKING:
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
     from brainscan.models import LanguageModel
 
 KIND = "atlas"
-TOKENS = 200_000
-"""Tokens that an atlas is made of."""
-
 BATCH = 1
 """Contexts in a forward pass; more than one falls out of the processor's cache."""
 
@@ -59,16 +58,35 @@ NEIGHBOURS = 6
 _CODE = "code.tmp"
 
 
+@dataclass(frozen=True)
+class AtlasConfig:
+    """What an atlas is made of."""
+
+    tokens: int = 200_000
+    """Tokens to read, rounded up to whole contexts; sinks count as read."""
+
+    split: Split | None = "train"
+    """The part of the corpus to read; None for all of it."""
+
+    context: int = DEFAULT_CONTEXT
+    """Tokens of a context."""
+
+    seed: int = 0
+    """Orders the corpus and draws the samples."""
+
+    def __post_init__(self) -> None:
+        """Checks that there is something to read."""
+        if self.tokens < 1:
+            raise UsageError("at least 1 token", str(self.tokens), "raise it")
+
+
 def build_atlas(
     lm: LanguageModel,
     dictionary: Dictionary,
     corpus: Corpus,
+    config: AtlasConfig | None = None,
     *,
     out: str | Path,
-    tokens: int = TOKENS,
-    seed: int = 0,
-    split: Split | None = "train",
-    context: int = DEFAULT_CONTEXT,
 ) -> Path:
     """Makes the atlas of a dictionary, as an artifact of kind "atlas".
 
@@ -76,11 +94,8 @@ def build_atlas(
         lm: the model that the dictionary is of.
         dictionary: whose latents are described.
         corpus: the text.
+        config: how much of it to read; the defaults when left out.
         out: the artifact's folder.
-        tokens: how many tokens to read, rounded up to whole contexts; sinks count as read.
-        seed: orders the corpus and draws the samples.
-        split: the part of the corpus to read; None for all of it.
-        context: tokens of a context.
 
     Returns:
         The artifact's folder.
@@ -88,18 +103,11 @@ def build_atlas(
     Raises:
         DictionaryMismatchError: the dictionary does not fit the model.
         CorpusError: the corpus has no text.
-        UsageError: no tokens are asked for.
     """
-    if tokens < 1:
-        raise UsageError("at least 1 token", str(tokens), "raise it")
+    config = config or AtlasConfig()
     dictionary.check_model(lm)
-    settings = {
-        "corpus": corpus.settings,
-        "dictionary": dictionary.name,
-        "tokens": tokens,
-        "split": split,
-        "context": context,
-    }
+    settings = {"corpus": corpus.settings, "dictionary": dictionary.name, **asdict(config)}
+    del settings["seed"]  # it has a place of its own in the manifest
     with artifacts.create(
         out,
         kind=KIND,
@@ -107,11 +115,11 @@ def build_atlas(
         parents={"dictionary": dictionary_digest(dictionary)},
         hookpoints=(dictionary.hookpoint,),
         settings=settings,
-        seed=seed,
+        seed=config.seed,
     ) as draft:
-        survey = _Survey(lm, dictionary, seed, draft.path / _CODE)
-        contexts = pack(lm, corpus.documents(split, seed), context)
-        survey.read(contexts, -(-tokens // context), context)
+        survey = _Survey(lm, dictionary, config.seed, draft.path / _CODE)
+        contexts = pack(lm, corpus.documents(config.split, config.seed), config.context)
+        survey.read(contexts, -(-config.tokens // config.context), config.context)
         draft.figures.update(survey.write(draft.path))
     return Path(out)
 
@@ -145,7 +153,7 @@ class _Survey:
     def read(self, contexts: Iterator[Context], count: int, length: int) -> None:
         """Reads so many contexts, with a progress bar."""
         rows = islice(contexts, count)
-        with progress("atlas", count * length, "tokens") as advance:
+        with kept_memory(), progress("atlas", count * length, "tokens") as advance:
             while group := list(islice(rows, BATCH)):
                 advance(self.add(group))
 

@@ -2,7 +2,8 @@
 
 1. The text's tokens go through the model up to the dictionary's hookpoint. A text longer than a
    window is read in windows that overlap, so that every token but the first few has context; what
-   a later window says of its first tokens is not used.
+   a later window says of its first tokens is not used. Where the tokenizer opens a text with a
+   token of its own, each window of plain text opens with it, as in training; the first one's shows.
 2. Each token is encoded; its most active latents are kept. Sinks get none: the dictionary was not
    trained on them.
 3. Labels and examples come from the dictionary's atlas. Without one, labels are made from what the
@@ -165,6 +166,7 @@ def scan(
     if top < 1:
         raise UsageError("top of at least 1", str(top), "raise it")
     chat = not isinstance(text, str)
+    opening = [] if chat else list(lm.opening)
     tokens = lm.chat_tokens(text, generation_prompt=False) if chat else lm.tokenize(str(text))
     if not tokens:
         raise UsageError("a text to scan", "an empty one", "give some text")
@@ -173,7 +175,7 @@ def scan(
     else:
         dictionary.check_model(lm)
     followed = [_number(dictionary, address) for address in follow]
-    code = _encode(lm, dictionary, tokens)
+    code = _encode(lm, dictionary, opening, tokens)
     coloured = list(dict.fromkeys([*followed, *_telling(dictionary, code)]))
     coloured = coloured[: max(_COLOURS, len(followed))]
     rows = code.strongest(top)
@@ -181,7 +183,8 @@ def scan(
     known = _describe(lm, dictionary, atlas or Atlas.find(dictionary), used)
     for latent in coloured:
         known[latent] = replace(known[latent], shares=code.shares_of(latent))
-    views = _views(lm.token_strings(tokens), rows, code.sinks.tolist(), known)
+    strings = lm.token_strings(opening + tokens)
+    views = _views(strings, rows, code.sinks.tolist(), known)
     return Scan(lm.name, dictionary.name, views, tuple(known.values()))
 
 
@@ -205,17 +208,19 @@ def _views(
     )
 
 
-def _encode(lm: LanguageModel, dictionary: Dictionary, tokens: Sequence[int]) -> _Code:
-    """The code of a text, read in overlapping windows."""
+def _encode(
+    lm: LanguageModel, dictionary: Dictionary, opening: list[int], tokens: list[int]
+) -> _Code:
+    """The code of a text, read in overlapping windows, each behind the opening."""
     limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None) or WINDOW
-    window = min(WINDOW, limit)
+    window = min(WINDOW, limit) - len(opening)
     overlap = min(OVERLAP, window // 4)
     values, sinks = [], []
     start = 0
     while True:
-        row = torch.tensor([tokens[start : start + window]])
+        row = torch.tensor([opening + tokens[start : start + window]])
         reading = read(lm, row, dictionary.hookpoint)
-        skipped = overlap if start else 0
+        skipped = len(opening) + overlap if start else 0
         values.append(reading.values[0, skipped:])
         sinks.append(reading.sinks[0, skipped:])
         if start + window >= len(tokens):

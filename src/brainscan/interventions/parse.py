@@ -39,7 +39,6 @@ from brainscan.interventions.edits import (
 )
 from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.targets import Direction
-from brainscan.models.families import canonical
 
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FEATURE = r"(?:[a-z_]+\.\d+|blocks\.\d+\.[a-z_.]+)/\d+[+-]?"
@@ -191,8 +190,7 @@ def _save(path: str | os.PathLike[str], direction: Direction, metadata: dict[str
 
 def _address(text: str) -> str:
     """The address with our name of its hookpoint."""
-    hookpoint, _, index = text.rpartition("/")
-    return f"{canonical(hookpoint) or hookpoint}/{index}"
+    return str(Address.parse(text))
 
 
 def _changed(text: str, match: re.Match[str], positions: Positions) -> Edit:

@@ -29,7 +29,7 @@ import torch
 from brainscan.errors import CorpusError
 from brainscan.interventions.batches import by_length, check_untouched, logits_at, padded
 from brainscan.interventions.edits import Edit
-from brainscan.interventions.texts import Item, Passage, Tokens, opening, passage_tokens
+from brainscan.interventions.texts import Item, Passage, Tokens, passage_tokens
 from brainscan.models import LanguageModel, intervene
 from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Int, Tensor
@@ -129,7 +129,7 @@ def item_contexts(lm: LanguageModel, item: Item) -> Contexts:
         lm: the model, for its tokenizer.
         item: the item.
     """
-    begin = opening(lm)
+    begin = list(lm.opening)
     wholes = [begin + lm.tokenize(f"{item.question} {choice}") for choice in item.choices]
     shared = _common(begin + lm.tokenize(item.question), *(whole[:-1] for whole in wholes))
     rows: list[list[int]] = []

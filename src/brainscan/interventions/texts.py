@@ -105,23 +105,13 @@ def passage_tokens(lm: LanguageModel, passage: Passage) -> Tokens:
         passage: the passage.
     """
     if passage.messages is None:
-        ids = [*opening(lm), *lm.tokenize(passage.text or "")]
+        ids = [*lm.opening, *lm.tokenize(passage.text or "")]
         return Tokens(ids, (len(ids) + 1) // 2)
     ids = lm.chat_tokens(passage.messages, generation_prompt=False)
     if passage.messages[-1]["role"] != "assistant":
         return Tokens(ids, (len(ids) + 1) // 2)
     asked = lm.chat_tokens(passage.messages[:-1], generation_prompt=True)
     return Tokens(ids, min(len(asked), len(ids) - 1))
-
-
-def opening(lm: LanguageModel) -> list[int]:
-    """The tokens that the model's tokenizer itself puts before a text, such as <bos>."""
-    plain = lm.tokenize("a")
-    with_specials = list(lm.tokenizer("a")["input_ids"])
-    for start in range(len(with_specials) - len(plain) + 1):
-        if with_specials[start : start + len(plain)] == plain:
-            return with_specials[:start]
-    return []
 
 
 def _load(path: Path, parse: Callable[[Any], _Text], limit: int | None) -> list[_Text]:

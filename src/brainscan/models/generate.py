@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 
 from brainscan.errors import UsageError
+from brainscan.memory import kept_memory
 from brainscan.models.decoding import PromptBatch, context_window, evaluating, is_watched, may_pad
 from brainscan.models.hooks import Intervention, intervene, per_row
 from brainscan.models.noise import draw, row_seeds
@@ -118,7 +119,7 @@ def generate(
     rows = _rows(lm, prompts, sampling, edits, seeds)
     plain = may_pad(lm)
     run = _Run(lm, sampling, _end_tokens(lm), on_token, logprobs)
-    with evaluating(lm.model), torch.no_grad():
+    with evaluating(lm.model), torch.no_grad(), kept_memory():
         for batch in _batches(rows, batch_size, padded=plain):
             run.decode(batch, may_share=plain and not is_watched(lm.model))
     return [run.result(row) for row in rows]

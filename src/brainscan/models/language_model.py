@@ -94,6 +94,17 @@ class LanguageModel:
         """The last dimension of the activation at a hookpoint."""
         return self.anatomy.places[self.resolve(hookpoint)].width
 
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """The tokens that the tokenizer itself puts before a text, such as ``<bos>``; often none.
+
+        A chat template writes its own; what is read as plain text needs these before it.
+        """
+        plain, whole = self.tokenize("a"), list(self.tokenizer("a")["input_ids"])
+        starts = range(len(whole) - len(plain) + 1)
+        before = next((n for n in starts if whole[n : n + len(plain)] == plain), 0)
+        return tuple(whole[:before])
+
     def tokenize(self, text: str) -> list[int]:
         """The text's tokens; no special tokens are added."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
