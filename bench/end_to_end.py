@@ -11,15 +11,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench import setting
-from bench.measure import Check, Result, Row, arguments, finish, interleaved, one_thread, ratios
+from bench.measure import Check, Result, Row, arguments, finish, one_thread, ratios
 from bench.peers.client import INSTALL, SAELens, saelens_python
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from brainscan.dictionaries import Dictionary
     from brainscan.models import LanguageModel
 
+OURS = "brainscan bf16"
 SEGMENTS = (17, 17, 17, 18, 18)
 TARGETS = {"fp32": 3.0, "bf16": 1.8, "bf16 autocast": None}
 """The least ratio; autocast came to the comparison after the targets were set."""
@@ -44,18 +46,17 @@ def main() -> None:
     tokens = setting.token_file(lm, n + 64, setting.CONTEXT)
     held_out = setting.activation_file(lm, 32 if quick else HELD_OUT, setting.CONTEXT, "test")
     with ExitStack() as stack, TemporaryDirectory() as folder:
-        ours = Brainscan(lm, setting.read_tokens(tokens)[:n], segments, Path(folder) / "d")
-        arms = {"brainscan bf16": ours.segment}
         peers: dict[str, SAELens] = {}
         if saelens_python() is not None:
             for kind in TARGETS:
                 peer = SAELens(kind, tokens, setting.CONTEXT, segments)
-                peers[kind] = stack.enter_context(peer)
-                arms[f"SAELens {kind}"] = partial(peer.rate, "train")
-        rates = interleaved(arms, len(segments))
-        quality = {"brainscan bf16": evaluate(ours.finish(), held_out)}
-        for kind, peer in peers.items():
-            quality[f"SAELens {kind}"] = peer.ask("evaluate", file=str(held_out))
+                peers[f"SAELens {kind}"] = stack.enter_context(peer)
+        rates: dict[str, list[float]] = {name: [] for name in (OURS, *peers)}
+        source = Segments(lm, setting.read_tokens(tokens)[:n], segments, peers, rates)
+        dictionary = train(source, Path(folder) / "d", n * setting.CONTEXT)
+        quality = {OURS: evaluate(dictionary, held_out)}
+        for name, peer in peers.items():
+            quality[name] = peer.ask("evaluate", file=str(held_out))
     finish(report(rates, quality, n * setting.CONTEXT))
 
 
@@ -69,11 +70,11 @@ def report(
         result.rows.append(Row(f"{name}: FVU, held out", [quality[name]["fvu"]], ""))
         alive = [float(quality[name]["alive"])]
         result.rows.append(Row(f"{name}: latents active on held-out text", alive, ""))
-    ours = quality["brainscan bf16"]["fvu"]
+    ours = quality[OURS]["fvu"]
     for kind, target in TARGETS.items():
         name = f"SAELens {kind}"
         if name in rates:
-            ratio = ratios(rates["brainscan bf16"], rates[name])
+            ratio = ratios(rates[OURS], rates[name])
             if target is None:
                 result.rows.append(Row(f"brainscan over {name}", ratio, "ratio"))
             else:
@@ -84,75 +85,37 @@ def report(
     return result
 
 
-class Brainscan:
-    """The training loop of brainscan over a fixed set of tokens, a segment at a time."""
+class Segments:
+    """A source for the training loop, which lets the peers run between its chunks."""
+
+    hookpoints = (setting.HOOKPOINT,)
+    tokens = None
+    device = "cpu"
+    settings: ClassVar[Mapping[str, Any]] = {"bench": "end to end"}
 
     def __init__(
-        self, lm: LanguageModel, tokens: Tensor, segments: tuple[int, ...], out: Path
+        self,
+        lm: LanguageModel,
+        tokens: Tensor,
+        segments: tuple[int, ...],
+        peers: Mapping[str, SAELens],
+        rates: dict[str, list[float]],
     ) -> None:
-        """Starts the loop in a thread, where it waits.
+        """Nothing runs yet.
 
         Args:
             lm: the model.
             tokens: all contexts.
             segments: steps of each segment.
-            out: the dictionary's folder.
+            peers: who else runs its segment, before or after ours in turn.
+            rates: where everyone's tokens per second go.
         """
-        from concurrent.futures import ThreadPoolExecutor
-        from queue import Queue
-
-        from brainscan.dictionaries.trainer import TrainingConfig
-        from brainscan.dictionaries.training import train
-
         rows = [steps * setting.BATCH // setting.CONTEXT for steps in segments]
-        self.source = Segments(lm, list(tokens.split(rows)), Queue(), Queue())
-        config = TrainingConfig(
-            n_latents=setting.LATENTS,
-            k=setting.K,
-            batch=setting.BATCH,
-            tokens=tokens.numel(),
-        )
-        pool = ThreadPoolExecutor(1)
-        self.run = pool.submit(train, self.source, config, out)
-        self.run.add_done_callback(lambda done: self.source.done.put(None))
-
-    def segment(self) -> float:
-        """Lets the loop go to the end of the next segment; tokens per second."""
-        import time
-
-        start = time.process_time()
-        self.source.go.put(None)
-        self.source.done.get()
-        seconds = time.process_time() - start
-        if self.run.done():
-            self.run.result()
-        return self.source.kept / seconds
-
-    def finish(self) -> Dictionary:
-        """The trained dictionary, once the loop has ended."""
-        self.source.go.put(None)
-        return self.run.result()[0]
-
-
-class Segments:
-    """A source for the training loop that waits before each of its chunks."""
-
-    hookpoints = (setting.HOOKPOINT,)
-    tokens = None
-    device = "cpu"
-
-    def __init__(self, lm: LanguageModel, parts: list[Tensor], go: Any, done: Any) -> None:
         self.lm = lm
-        self.parts = parts
-        self.go = go
-        self.done = done
-        self.kept = 0
+        self.parts = tokens.split(rows)
+        self.peers = peers
+        self.rates = rates
         self.model: ModelRef | None = lm.ref
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What names the source in a manifest."""
-        return {"bench": "end to end"}
 
     def chunks(self, start: int) -> Iterator[Mapping[str, Tensor]]:
         """The segments' activations; the loop comes back for the next when it has trained."""
@@ -160,15 +123,37 @@ class Segments:
 
         from brainscan.activations import stream
 
-        torch.set_num_threads(1)
         for number, part in enumerate(self.parts):
-            if number:
-                self.done.put(None)
-            self.go.get()
+            if number % 2:
+                self.let_peers_run(reversed(self.peers))
+            began = time.process_time()
             read = stream(self.lm, setting.contexts(part), self.hookpoints)
             values = torch.cat([some.values[setting.HOOKPOINT] for some in read])
-            self.kept = len(values)
             yield {setting.HOOKPOINT: values}
+            self.note(OURS, len(values) / (time.process_time() - began))
+            if not number % 2:
+                self.let_peers_run(self.peers)
+
+    def let_peers_run(self, names: Iterable[str]) -> None:
+        """Each runs its next segment."""
+        for name in names:
+            self.note(name, self.peers[name].rate("train"))
+
+    def note(self, name: str, rate: float) -> None:
+        """Keeps a rate."""
+        self.rates[name].append(rate)
+        print(f"  {name}: {rate:.4g}", file=sys.stderr, flush=True)
+
+
+def train(source: Segments, out: Path, tokens: int) -> Dictionary:
+    """Runs the training loop over all segments."""
+    from brainscan.dictionaries.trainer import TrainingConfig
+    from brainscan.dictionaries.training import train as run
+
+    config = TrainingConfig(
+        n_latents=setting.LATENTS, k=setting.K, batch=setting.BATCH, tokens=tokens
+    )
+    return run(source, config, out)[0]
 
 
 def evaluate(dictionary: Dictionary, file: Path) -> dict[str, float]:
