@@ -16,7 +16,7 @@ from typing import Any
 from bench import report
 from bench.measure import ROOT, machine
 
-BENCHES = ("harvest", "training_step", "end_to_end", "decoding", "memory")
+BENCHES = ("harvest", "training_step", "end_to_end", "decoding", "memory", "provider")
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def run(name: str, quick: bool) -> dict[str, Any]:
     """One bench's result."""
     command = [sys.executable, "-W", "ignore", "-m", f"bench.{name}"] + ["--quick"] * quick
     environment = {**os.environ, "BRAINSCAN_QUIET": "1", "HF_HUB_OFFLINE": "1"}
-    if name not in ("decoding", "memory"):
+    if name not in ("decoding", "memory", "provider"):
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
     if done.returncode != 0:

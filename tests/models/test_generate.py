@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from brainscan.errors import UsageError
-from brainscan.models.decoding import PromptBatch
+from brainscan.models.decoding import Forward
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.hooks import Site, capture, intervene
 from brainscan.models.kv_cache import BufferLayer
@@ -67,13 +67,13 @@ class Record:
 def forwards(monkeypatch):
     """What the model is fed: the ids of each forward."""
     fed = []
-    forward = PromptBatch._forward
+    forward = Forward.__call__
 
-    def spy(self, ids, positions):
+    def spy(self, ids, positions, mask=None):
         fed.append(ids)
-        return forward(self, ids, positions)
+        return forward(self, ids, positions, mask)
 
-    monkeypatch.setattr(PromptBatch, "_forward", spy)
+    monkeypatch.setattr(Forward, "__call__", spy)
     return fed
 
 
@@ -126,11 +126,12 @@ def test_bit_for_bit_the_same_whatever_the_other_rows_contain(family):
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_a_prompt_in_common_runs_once(lm, forwards):
-    one, other = _prompts(8, 5)
+@pytest.mark.parametrize(("family", "rows"), [("llama", [1, 1, 4]), ("gemma2", [2, 4])])
+def test_a_prompt_in_common_runs_once(family, rows, forwards):
+    lm, (one, other) = tiny(family), _prompts(8, 5)
     sampling = Sampling(max_new_tokens=6, temperature=1.0)
     shared = generate(lm, [one, one, other, one], sampling, logprobs=True)
-    assert len(forwards[0]) == 2 and len(forwards[1]) == 4
+    assert [len(ids) for ids in forwards[: len(rows)]] == rows
     assert len({tuple(result.tokens) for result in shared}) == 4
     forwards.clear()
     with capture(lm, ["resid_post.0"]):

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from brainscan.activations.attention import BlockedAttention
 from brainscan.activations.corpus import SPLITS, Corpus
 from brainscan.activations.packing import DEFAULT_CONTEXT, Context, pack
 from brainscan.activations.store import (
@@ -37,6 +36,7 @@ from brainscan.activations.store import (
 from brainscan.artifacts import create
 from brainscan.errors import UsageError
 from brainscan.memory import kept_memory
+from brainscan.models.attention import BlockedAttention
 from brainscan.models.hooks import capture
 from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Tensor

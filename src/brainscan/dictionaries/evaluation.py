@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 
-from brainscan.activations.attention import BlockedAttention
 from brainscan.activations.corpus import open_corpus
 from brainscan.activations.harvest import find_sinks, stream
 from brainscan.activations.packing import Context, pack
@@ -34,6 +33,7 @@ from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import CorpusError
 from brainscan.memory import kept_memory
 from brainscan.models import LanguageModel
+from brainscan.models.attention import BlockedAttention
 from brainscan.models.hooks import Hook, Site, capture, intervene
 from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Int, Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from brainscan.activations import find_sinks
-from brainscan.activations.attention import BlockedAttention
 from brainscan.models import capture
+from brainscan.models.attention import BlockedAttention
 from brainscan.shapes import Bool, Float, Int, Tensor
 
 if TYPE_CHECKING:

@@ -212,8 +212,7 @@ def _encode(
     lm: LanguageModel, dictionary: Dictionary, opening: list[int], tokens: list[int]
 ) -> _Code:
     """The code of a text, read in overlapping windows, each behind the opening."""
-    limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None) or WINDOW
-    window = min(WINDOW, limit) - len(opening)
+    window = min(WINDOW, lm.context_window or WINDOW) - len(opening)
     overlap = min(OVERLAP, window // 4)
     values, sinks = [], []
     start = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,51 @@ from brainscan.models.kv_cache import is_plain, make_cache
 from brainscan.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
     from brainscan.models.language_model import LanguageModel
+
+
+class Forward:
+    """Forward passes of a model with a cache, of which the last position's logits are kept."""
+
+    def __init__(self, model: PreTrainedModel, cache: DynamicCache) -> None:
+        """Nothing runs yet.
+
+        Args:
+            model: the model.
+            cache: where it finds what came before, and puts what comes.
+        """
+        self.model: Any = model
+        self.cache = cache
+        accepted = inspect.signature(self.model.forward).parameters
+        self.takes_positions = "position_ids" in accepted
+        self.options: dict[str, Any] = {"use_cache": True, "return_dict": True}
+        if "logits_to_keep" in accepted:
+            self.options["logits_to_keep"] = 1
+
+    def __call__(
+        self,
+        ids: Int[Tensor, "row new"],
+        positions: Int[Tensor, "row new"],
+        mask: Int[Tensor, "row all"] | None = None,
+    ) -> Float[Tensor, "row vocab"]:
+        """The logits after the last of some new tokens.
+
+        Args:
+            ids: the tokens.
+            positions: each one's place in its own sequence.
+            mask: 0 for padding, over all tokens in the cache and the new ones.
+        """
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            **({"position_ids": positions} if self.takes_positions else {}),
+            **self.options,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
 
 
 class PromptBatch:
@@ -31,7 +75,6 @@ class PromptBatch:
             steps: the most tokens that will follow.
             share: run a prompt that several rows have in common once.
         """
-        self.model: Any = lm.model
         self.device = lm.device
         distinct = list(dict.fromkeys(map(tuple, prompts))) if share else [*map(tuple, prompts)]
         lengths = torch.tensor([len(prompt) for prompt in distinct])
@@ -44,17 +87,13 @@ class PromptBatch:
             mask[slot, :start] = 0
         self.mask = mask.to(self.device)
         self.lengths = lengths[:, None].to(self.device)
-        self.window = context_window(lm) or self.width + steps
+        self.window = lm.context_window or self.width + steps
         self.cache = make_cache(lm.model.config, self.width + steps)
+        self.forward = Forward(lm.model, self.cache)
         self.row_of: Tensor | None = None
         if len(distinct) < len(prompts):
             slots = {prompt: slot for slot, prompt in enumerate(distinct)}
             self.row_of = torch.tensor([slots[tuple(prompt)] for prompt in prompts])
-        accepted = inspect.signature(self.model.forward).parameters
-        self.takes_positions = "position_ids" in accepted
-        self.options: dict[str, Any] = {"use_cache": True, "return_dict": True}
-        if "logits_to_keep" in accepted:
-            self.options["logits_to_keep"] = 1
 
     def start(self) -> Float[Tensor, "row vocab"]:
         """Runs the prompts; the logits of each row's first new token."""
@@ -66,6 +105,14 @@ class PromptBatch:
         self.mask = self.mask[self.row_of]
         self.lengths = self.lengths[self.row_of]
         return logits[self.row_of]
+
+    def prompt_activations(self, seen: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Each row's activations over its prompt, from those captured as the prompts ran."""
+        slots = range(len(self.lengths)) if self.row_of is None else self.row_of.tolist()
+        return [
+            {name: found[slot, -length:].clone() for name, found in seen.items()}
+            for slot, length in zip(slots, self.lengths[:, 0].tolist(), strict=True)
+        ]
 
     def advance(self, tokens: Int[Tensor, " row"]) -> Float[Tensor, "row vocab"]:
         """Runs one token per row; the logits of the next.
@@ -80,15 +127,7 @@ class PromptBatch:
     def _forward(
         self, ids: Int[Tensor, "row new"], positions: Int[Tensor, "row new"]
     ) -> Float[Tensor, "row vocab"]:
-        output = self.model(
-            input_ids=ids,
-            attention_mask=self.mask[:, : self.width],
-            past_key_values=self.cache,
-            **({"position_ids": positions} if self.takes_positions else {}),
-            **self.options,
-        )
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        return self.forward(ids, positions, self.mask[:, : self.width])
 
 
 def _spare_columns(lm: LanguageModel) -> int:
@@ -103,12 +142,6 @@ def _spare_columns(lm: LanguageModel) -> int:
 def may_pad(lm: LanguageModel) -> bool:
     """Whether the model remembers keys and values only, so that rows may be padded and repeated."""
     return is_plain(make_cache(lm.model.config, capacity=1))
-
-
-def context_window(lm: LanguageModel) -> int | None:
-    """How many tokens the model was made for; None where its configuration does not say."""
-    window: int | None = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
-    return window
 
 
 def is_watched(model: nn.Module) -> bool:

@@ -5,7 +5,8 @@
    so that nothing is padded.
 2. Prefill: the prompts run once; a prompt that several rows have in common runs once for all of
    them, unless the rows differ in their edits or someone else's hooks watch the model. Only the
-   last position's logits are computed.
+   last position's logits are computed. Where most rows share their prompts, and always with a
+   `PromptStore`, a prompt is also held once (`prefixes`), if the model's attention is plain.
 3. Decoding: one token per row and step, drawn with noise that depends on the row's seed and on the
    index of the generated token alone (`noise`), so two arms with the same seeds differ only by
    their edits. A finished row stays in its batch, and what it would go on to write is thrown away:
@@ -20,26 +21,27 @@ CPU every row is padded, so hooks see at least one column of padding in prefill.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from brainscan.errors import UsageError
 from brainscan.memory import kept_memory
-from brainscan.models.decoding import PromptBatch, context_window, evaluating, is_watched, may_pad
-from brainscan.models.hooks import Intervention, intervene, per_row
-from brainscan.models.noise import draw, row_seeds
-from brainscan.shapes import Tensor
+from brainscan.models.decoding import PromptBatch, evaluating, is_watched, may_pad
+from brainscan.models.hooks import Intervention, capture, intervene
+from brainscan.models.noise import draw
+from brainscan.models.prefixes import Prompt, PromptStore, SharedBatch, may_share
+from brainscan.models.rows import Alternative, Row, StopReason, batches, edits_of, make_rows
+from brainscan.shapes import Float, Tensor
 
 if TYPE_CHECKING:
     from brainscan.models.language_model import LanguageModel
 
 OnToken: TypeAlias = Callable[[int, int], bool | None]
 """Called with a row (the index of its prompt) and its new token; False ends that row."""
-
-StopReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Sampling:
     top_p: float = 1.0
     """Only the most probable tokens that together have this probability are drawn from."""
 
+    top_k: int = 0
+    """Only so many of the most probable tokens are drawn from; 0 for all."""
+
     seed: int = 0
     """Of the noise: the first row's own, from which the others' are made (`noise.row_seeds`)."""
 
@@ -68,6 +73,8 @@ class Sampling:
             raise UsageError("a temperature of 0 or more", str(self.temperature), "use 0 or 1")
         if not 0 < self.top_p <= 1:
             raise UsageError("top_p above 0 and at most 1", str(self.top_p), "use 1 for all tokens")
+        if self.top_k < 0:
+            raise UsageError("a top_k of 0 or more", str(self.top_k), "use 0 for all tokens")
         if "" in self.stop:  # a plain string contains it too
             raise UsageError("a tuple of non-empty stop strings", repr(self.stop), "leave it empty")
 
@@ -91,6 +98,17 @@ class Generation:
     logprobs: list[float] | None
     """Of each token, under the model's own distribution (temperature 1, all tokens)."""
 
+    alternatives: list[list[Alternative]] | None = None
+    """For each token the most probable ones, likewise, the most probable first."""
+
+    activations: Mapping[str, Float[Tensor, "position _"]] = field(
+        default_factory=dict, compare=False
+    )
+    """By hookpoint: of the prompt and of all tokens but the last, which never ran."""
+
+    cached: int = field(default=0, compare=False)
+    """How many of the prompt's tokens did not run for this row, since their states were held."""
+
 
 def generate(
     lm: LanguageModel,
@@ -102,6 +120,9 @@ def generate(
     batch_size: int | None = None,
     on_token: OnToken | None = None,
     logprobs: bool = False,
+    alternatives: int = 0,
+    keep: Sequence[str] = (),
+    store: PromptStore | None = None,
 ) -> list[Generation]:
     """Continues each prompt; results are in the prompts' order.
 
@@ -114,29 +135,23 @@ def generate(
         batch_size: the most rows that run together; all of them when left out.
         on_token: called with (row, token) after each token; returning False ends that row.
         logprobs: also return each token's log-probability.
+        alternatives: also return so many of the most probable tokens at each step.
+        keep: hookpoints whose activations are also returned, with the edits' changes.
+        store: prompts of earlier calls with this model; holds those of this one afterwards.
     """
     sampling = sampling or Sampling()
-    rows = _rows(lm, prompts, sampling, edits, seeds)
+    rows = make_rows(lm, prompts, sampling, edits, seeds)
     plain = may_pad(lm)
-    run = _Run(lm, sampling, _end_tokens(lm), on_token, logprobs)
+    kept = tuple(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in keep))
+    run = _Run(lm, sampling, _end_tokens(lm), on_token, logprobs, alternatives, kept)
     with evaluating(lm.model), torch.no_grad(), kept_memory():
-        for batch in _batches(rows, batch_size, padded=plain):
-            run.decode(batch, may_share=plain and not is_watched(lm.model))
+        watched = is_watched(lm.model)
+        for batch in batches(rows, batch_size, padded=plain):
+            if not watched and _pays(lm, batch, store):
+                run.decode_shared(batch, store or PromptStore())
+            else:
+                run.decode(batch, may_share=plain and not watched)
     return [run.result(row) for row in rows]
-
-
-@dataclass
-class _Row:
-    """A row and what it has written so far."""
-
-    index: int
-    prompt: list[int]
-    seed: int
-    edits: tuple[Intervention, ...]
-    limit: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    stop_reason: StopReason | None = None
 
 
 @dataclass(frozen=True)
@@ -148,37 +163,70 @@ class _Run:
     ends: Collection[int]
     on_token: OnToken | None
     logprobs: bool
+    alternatives: int
+    keep: tuple[str, ...]
 
-    def decode(self, rows: list[_Row], may_share: bool) -> None:
+    def decode(self, rows: list[Row], may_share: bool) -> None:
         """Writes until every row of the batch has ended."""
-        same_edits = len({tuple(map(id, row.edits)) for row in rows}) == 1
-        edits = rows[0].edits if same_edits else (per_row([row.edits for row in rows]),)
-        seeds = [row.seed for row in rows]
+        edits = edits_of(rows)
+        same_edits = edits is rows[0].edits
         steps = max(row.limit for row in rows)
+        prompts = [row.prompt for row in rows]
+        batch = PromptBatch(self.lm, prompts, steps, share=may_share and same_edits)
         with intervene(self.lm, edits):
-            prompts = [row.prompt for row in rows]
-            batch = PromptBatch(self.lm, prompts, steps, share=may_share and same_edits)
+            self._write(rows, batch)
+
+    def decode_shared(self, rows: list[Row], store: PromptStore) -> None:
+        """The same, with each prompt held once."""
+        states = []
+        for row in rows:
+            prompt = Prompt(tuple(row.prompt), row.edits)
+            known = store.holds(prompt, self.keep)
+            states.append(store.run(self.lm, prompt, self.keep))
+            row.cached = len(row.prompt) if known else states[-1].reused
+        steps = max(row.limit for row in rows)
+        lengths = [len(row.prompt) for row in rows]
+        with intervene(self.lm, edits_of(rows), prompt_lengths=lengths):
+            self._write(rows, SharedBatch(self.lm, states, steps))
+
+    def _write(self, rows: list[Row], batch: PromptBatch | SharedBatch) -> None:
+        seeds, how = [row.seed for row in rows], self.sampling
+        steps: list[Mapping[str, Tensor]] = []
+        with ExitStack() as stack:
+            seen = stack.enter_context(capture(self.lm, self.keep)) if self.keep else {}
             logits = batch.start()
-            for step in range(steps):
-                tokens = draw(logits, seeds, step, self.sampling.temperature, self.sampling.top_p)
+            prompts = batch.prompt_activations(seen) if self.keep else []
+            for step in range(max(row.limit for row in rows)):
+                tokens = draw(logits, seeds, step, how.temperature, how.top_p, how.top_k)
                 self._accept(rows, logits, tokens)
                 if all(row.stop_reason for row in rows):
-                    return
+                    break
                 logits = batch.advance(tokens)
+                steps.append({name: seen[name][:, 0].clone() for name in self.keep})
+        for slot, (row, prompt) in enumerate(zip(rows, prompts, strict=False)):
+            own = steps[: len(row.tokens) - 1]
+            row.activations = {
+                name: torch.cat([prompt[name], *(step[name][slot, None] for step in own)])
+                for name in self.keep
+            }
 
-    def _accept(self, rows: list[_Row], logits: Tensor, tokens: Tensor) -> None:
+    def _accept(self, rows: list[Row], logits: Tensor, tokens: Tensor) -> None:
         """Gives each unfinished row its token."""
-        if self.logprobs:
-            chosen = logits.gather(1, tokens[:, None])[:, 0].float()
-            scores = (chosen - logits.float().logsumexp(-1)).tolist()
+        if self.logprobs or self.alternatives:
+            all_scores = logits.float().log_softmax(-1)
+            scores = all_scores.gather(1, tokens[:, None].to(logits.device))[:, 0].tolist()
+            best = [part.tolist() for part in all_scores.topk(max(1, self.alternatives))]
         for slot, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             if row.stop_reason is None:
                 row.tokens.append(token)
                 if self.logprobs:
                     row.logprobs.append(scores[slot])
+                if self.alternatives:
+                    pairs = zip(best[1][slot], best[0][slot], strict=True)
+                    row.alternatives.append([Alternative(*pair) for pair in pairs])
                 row.stop_reason = self._ending(row)
 
-    def _ending(self, row: _Row) -> StopReason | None:
+    def _ending(self, row: Row) -> StopReason | None:
         """Why a row ends with the token it just got, if it does."""
         cancelled = self.on_token is not None and self.on_token(row.index, row.tokens[-1]) is False
         if row.tokens[-1] in self.ends or self._has_stop_string(row.tokens):
@@ -197,78 +245,24 @@ class _Run:
         text = self.lm.decode(tokens)
         return any(stop in text for stop in self.sampling.stop)
 
-    def result(self, row: _Row) -> Generation:
+    def result(self, row: Row) -> Generation:
         """The finished row."""
         ended = row.tokens[-1] in self.ends
         text = self.lm.decode(row.tokens[:-1] if ended else row.tokens)
         for stop in self.sampling.stop:
             text = text.partition(stop)[0]
         scores = row.logprobs if self.logprobs else None
-        return Generation(row.prompt, row.tokens, text, row.stop_reason or "length", scores)
-
-
-def _rows(
-    lm: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    edits: Sequence[Sequence[Intervention]] | Sequence[Intervention],
-    seeds: Sequence[int] | None,
-) -> list[_Row]:
-    """The rows to be written, with what belongs to each."""
-    each_edits = _edits_by_row(edits, len(prompts))
-    each_seed = row_seeds(sampling.seed, len(prompts)) if seeds is None else list(seeds)
-    if len(each_seed) != len(prompts):
-        raise UsageError(
-            f"a seed for each of {len(prompts)} prompts", f"{len(each_seed)}", "pass one per prompt"
+        reason = row.stop_reason or "length"
+        others = row.alternatives if self.alternatives else None
+        return Generation(
+            row.prompt, row.tokens, text, reason, scores, others, row.activations, row.cached
         )
-    window = context_window(lm)
-    rows = []
-    for index, prompt in enumerate(prompts):
-        if not prompt:
-            raise UsageError(
-                "prompts of at least one token",
-                f"prompt {index} is empty",
-                "start it with a token, such as the beginning-of-sequence token",
-            )
-        room = window - len(prompt) if window else sampling.max_new_tokens
-        if room < 1:
-            raise UsageError(
-                f"prompts shorter than the context window of {window} tokens",
-                f"prompt {index} with {len(prompt)} tokens",
-                "shorten it",
-            )
-        limit = min(room, sampling.max_new_tokens)
-        rows.append(_Row(index, list(prompt), each_seed[index], each_edits[index], limit))
-    return rows
 
 
-def _edits_by_row(
-    edits: Sequence[Sequence[Intervention]] | Sequence[Intervention], count: int
-) -> list[tuple[Intervention, ...]]:
-    given = [tuple(edit) if isinstance(edit, Sequence) else edit for edit in edits]
-    by_row = [edit for edit in given if isinstance(edit, tuple)]
-    if not by_row:
-        everywhere = tuple(edit for edit in given if not isinstance(edit, tuple))
-        return [everywhere] * count
-    if len(by_row) != len(given) or len(by_row) != count:
-        raise UsageError(
-            f"edits for all rows, or one sequence of edits for each of {count} prompts",
-            f"{len(by_row)} sequences among {len(given)} entries",
-            "pass one sequence per prompt",
-        )
-    return by_row
-
-
-def _batches(rows: list[_Row], batch_size: int | None, padded: bool) -> Iterator[list[_Row]]:
-    """Rows of similar length together, the longest first; of equal length unless ``padded``."""
-    if batch_size is not None and batch_size < 1:
-        raise UsageError("a batch size of at least 1", str(batch_size), "raise it")
-    waiting = sorted(rows, key=lambda row: -len(row.prompt)) if batch_size or not padded else rows
-    while waiting:
-        longest = len(waiting[0].prompt)
-        fits = [row for row in waiting if padded or len(row.prompt) == longest][:batch_size]
-        waiting = waiting[len(fits) :]
-        yield fits
+def _pays(lm: LanguageModel, rows: Sequence[Row], store: PromptStore | None) -> bool:
+    """Whether to hold prompts once: always with a store, else where most rows share theirs."""
+    distinct = len({Prompt(tuple(row.prompt), row.edits).key for row in rows})
+    return (store is not None or 2 * distinct <= len(rows)) and may_share(lm)
 
 
 def _end_tokens(lm: LanguageModel) -> set[int]:

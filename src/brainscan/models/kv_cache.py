@@ -28,6 +28,15 @@ class BufferLayer(DynamicLayer):
         self.is_sliding = sliding_window is not None
         self.length = 0
 
+    def preload(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Begins with states that were computed before, instead of with none."""
+        self.lazy_initialization(key_states, value_states)
+        self.keys = self._buffer(key_states, len(key_states))
+        self.values = self._buffer(value_states, len(value_states))
+        self.length = key_states.shape[-2]
+        self.keys[:, :, : self.length] = key_states
+        self.values[:, :, : self.length] = value_states
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:

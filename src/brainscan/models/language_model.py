@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from brainscan.models.generate import Generation, Sampling
 
-Messages: TypeAlias = str | Sequence[Mapping[str, str]]
+Messages: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A conversation: messages with "role" and "content", or the text of one user's message."""
 
 _WORD_START = "▁"
@@ -109,13 +109,26 @@ class LanguageModel:
         """The text's tokens; no special tokens are added."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def chat_tokens(self, messages: Messages, *, generation_prompt: bool = True) -> list[int]:
+    @cached_property
+    def context_window(self) -> int | None:
+        """How many tokens the model was made for; None where its configuration does not say."""
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return None if window is None else int(window)
+
+    def chat_tokens(
+        self,
+        messages: Messages,
+        *,
+        generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> list[int]:
         """A conversation's tokens through the model's chat template.
 
         Args:
             messages: the conversation; a string is one user's message. A model without a template
                 gets plain text, a paragraph per message led by its role.
             generation_prompt: end with the beginning of the assistant's turn.
+            tools: JSON schemas of functions, for a template that knows of tools.
         """
         import jinja2
 
@@ -127,6 +140,7 @@ class LanguageModel:
                 [dict(turn) for turn in turns],
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
+                tools=[dict(tool) for tool in tools] or None,
             )
         except jinja2.TemplateError as error:
             raise UsageError(

@@ -45,6 +45,7 @@ def draw(
     index: int,
     temperature: float,
     top_p: float = 1.0,
+    top_k: int = 0,
 ) -> Int[Tensor, " row"]:
     """One token per row.
 
@@ -54,15 +55,19 @@ def draw(
         index: how many tokens were generated before this one.
         temperature: 0 takes the most probable token.
         top_p: only the most probable tokens that together have this probability are drawn from.
+        top_k: only so many of the most probable tokens are drawn from, and those as probable as
+            the last of them; 0 for all. It comes before top_p.
     """
     if temperature == 0:
         return logits.max(-1).indices
     rows, vocab = logits.shape
     step = max(1, _CACHED // vocab) if logits.device.type == "cpu" else rows
-    parts = [
-        _draw(logits[start : start + step], seeds[start : start + step], index, temperature, top_p)
-        for start in range(0, rows, step)
-    ]
+    parts = []
+    for start in range(0, rows, step):
+        part = logits[start : start + step]
+        if 0 < top_k < vocab:
+            part = part.masked_fill(part < part.topk(top_k).values[:, -1:], -torch.inf)
+        parts.append(_draw(part, seeds[start : start + step], index, temperature, top_p))
     return torch.cat(parts)
 
 

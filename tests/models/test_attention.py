@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from brainscan.activations.attention import BlockedAttention, causal_attention
+from brainscan.models.attention import (
+    BlockedAttention,
+    Prefix,
+    attend_after_prefix,
+    causal_attention,
+)
 
 
 def operands(dtype, length=300, heads=6, key_heads=2):
@@ -46,3 +51,42 @@ def test_any_other_call_passes_untouched(change):
         with BlockedAttention():
             after = scaled_dot_product_attention(query, key, value, **call)
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("past", "length"), [(3, 1), (200, 150), (128, 128)])
+def test_queries_are_of_the_last_positions(past, length):
+    query, key, value = operands(torch.float32, past + length)
+    with torch.no_grad():
+        ours = causal_attention(query[:, :, past:], key, value)
+        whole = causal_attention(query, key, value)
+    torch.testing.assert_close(ours, whole[:, :, past:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_after_a_prefix_is_attention_to_both(dtype):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    heads, key_heads, d, own = 6, 2, 16, 5
+    prompts = [(draw(key_heads, n, d), draw(key_heads, n, d)) for n in (40, 17)]
+    owner = [0, 1, 0, 0]
+    query, key, value = draw(4, heads, 1, d), draw(4, key_heads, own, d), draw(4, key_heads, own, d)
+    keys, values = (torch.zeros(2, key_heads, 40, d, dtype=dtype) for _ in range(2))
+    padding = torch.zeros(2, 40, dtype=dtype)
+    for number, (k, v) in enumerate(prompts):
+        keys[number, :, : k.shape[1]], values[number, :, : k.shape[1]] = k, v
+        padding[number, k.shape[1] :] = -torch.inf
+    members = torch.tensor([[0, 2, 3], [1, 1, 1]])
+    prefix = Prefix(keys.transpose(2, 3), values, padding, members, torch.tensor([0, 3, 1, 2]))
+    found = attend_after_prefix(query, key, value, prefix)
+    for row, number in enumerate(owner):
+        k, v = prompts[number]
+        exact = scaled_dot_product_attention(
+            query[row].float(),
+            torch.cat([k, key[row]], 1).float().repeat_interleave(3, 0),
+            torch.cat([v, value[row]], 1).float().repeat_interleave(3, 0),
+        )
+        limit = 1e-5 if dtype == torch.float32 else 0.03
+        assert (found[row].float() - exact).abs().max() < limit

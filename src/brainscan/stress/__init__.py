@@ -1,0 +1,1 @@
+"""Stress tests: any Inspect task on a model with edits and capture."""
