@@ -46,7 +46,10 @@ def main() -> None:
     del lm
     repeats, steps = (1, 1) if quick else (REPEATS, 10)
     arms: dict[str, Callable[[], float]] = {"brainscan": stepper(file, steps, repeats)}
+    from brainscan.memory import kept_memory
+
     with ExitStack() as stack:
+        stack.enter_context(kept_memory())  # as in the training loop
         if saelens_python() is not None:
             for kind in ("fp32", "bf16 autocast"):
                 peer = stack.enter_context(SAELens(kind, tokens, setting.CONTEXT))
@@ -85,11 +88,8 @@ def stepper(file: Path, steps: int, repeats: int) -> Callable[[], float]:
 
 
 def take(trainer: Trainer, batches: list[Tensor], steps: int) -> None:
-    from brainscan.memory import kept_memory
-
-    with kept_memory():  # as in the training loop
-        for _ in range(steps):
-            trainer.step(batches[trainer.tokens // setting.BATCH % len(batches)])
+    for _ in range(steps):
+        trainer.step(batches[trainer.tokens // setting.BATCH % len(batches)])
 
 
 if __name__ == "__main__":
