@@ -48,6 +48,9 @@ def test_all_verbs_are_there():
         "models path",
         "scan",
         "steer",
+        "stress list",
+        "stress run",
+        "stress show",
     ]
 
 

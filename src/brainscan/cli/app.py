@@ -16,13 +16,23 @@ from typing import Annotated, TextIO
 import typer
 
 import brainscan
-from brainscan.cli import activations, atlas, demo, dictionary, models, output, scan, steer
+from brainscan.cli import (
+    activations,
+    atlas,
+    demo,
+    dictionary,
+    models,
+    output,
+    scan,
+    steer,
+    stress,
+)
 from brainscan.errors import BrainscanError, UsageError
 
 TRACEBACK = "BRAINSCAN_TRACEBACK"
 """Environment variable: when set, a failure shows where it came from."""
 
-RESUMABLE = {("activations", "harvest"), ("dictionary", "train")}
+RESUMABLE = {("activations", "harvest"), ("dictionary", "train"), ("stress", "run")}
 """Verbs that go on where they were stopped."""
 
 app = typer.Typer(
@@ -32,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (models.app, activations.app, dictionary.app, atlas.app):
+for group in (models.app, activations.app, dictionary.app, atlas.app, stress.app):
     app.add_typer(group)
 app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=scan.EXAMPLE)(scan.scan)

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 from inspect_ai.model import modelapi
 
+from brainscan.stress.tasks import stress
+
 if TYPE_CHECKING:
     from inspect_ai.model import ModelAPI
+
+
+__all__ = ["brainscan", "stress"]
 
 
 @modelapi(name="brainscan")

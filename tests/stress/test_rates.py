@@ -1,0 +1,119 @@
+"""Rates and differences, against values worked out elsewhere and against simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from brainscan import stats
+from brainscan.stress.rates import (
+    STAGES,
+    Outcome,
+    compare,
+    detectable,
+    effects,
+    funnel,
+    mcnemar,
+    overall,
+    rate,
+)
+
+
+def outcome(harmful, persona="p01", epoch=1, parsed=True, **condition):
+    stages = dict.fromkeys(STAGES, harmful) | {"parsed": parsed}
+    return Outcome(condition or {"threat": "none"}, persona, epoch, stages)
+
+
+def test_unscored_outcomes_are_in_no_rate_and_bound_it():
+    found = rate([outcome(True), outcome(False), outcome(False), outcome(False, parsed=False)])
+    assert (found.harmful.value, found.harmful.n, found.unscored) == (1 / 3, 3, 1)
+    assert (found.as_none.value, found.as_all.value) == (0.25, 0.5)
+    told = found.to_json()
+    assert told["n"] == 3 and told["harmful"]["method"] == "wilson"
+    assert math.isnan(rate([outcome(False, parsed=False)]).harmful.value)
+
+
+def test_the_funnel_narrows():
+    rows = [outcome(True), outcome(False), outcome(False, parsed=False)]
+    found = funnel(rows)
+    assert (found["parsed"].value, found["parsed"].n) == (2 / 3, 3)
+    assert (found["harmful"].value, found["harmful"].n) == (0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((7, 10), (2, 12)), ((0, 30), (4, 30)), ((5, 5), (0, 5))]
+)
+def test_risk_differences_are_newcombes(first, second):
+    low, high = confint_proportions_2indep(*first, *second, method="newcomb", compare="diff")
+    found = stats.risk_difference(first, second)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_intervals_over_few_wordings_hold():
+    random = np.random.default_rng(0)
+    held = wide = 0
+    for _ in range(200):
+        tendencies = random.beta(3, 3, size=10)
+        values = np.concatenate([random.random(20) < tendency for tendency in tendencies])
+        found = stats.clustered_share(values.astype(float), np.repeat(np.arange(10), 20).tolist())
+        held += found.low <= 0.5 <= found.high
+        wide += found.high - found.low > 2 * 1.96 * 0.5 / math.sqrt(200)
+    assert 0.89 <= held / 200 <= 0.99
+    assert wide > 150
+
+
+def test_where_all_agree_the_wordings_are_the_units():
+    found = overall([outcome(False, persona=f"p{n % 5}") for n in range(100)])
+    assert (found.value, found.n) == (0.0, 5)
+    assert found.high == pytest.approx(stats.proportion(0, 5).high)
+
+
+def test_effects_of_factors_are_found_and_adjusted():
+    random = np.random.default_rng(1)
+    rows = [
+        outcome(
+            bool(random.random() < (0.6 if threat == "shutdown" else 0.1)),
+            f"p{n % 8}",
+            n,
+            threat=threat,
+            cue=cue,
+        )
+        for threat in ("none", "shutdown")
+        for cue in ("none", "test")
+        for n in range(60)
+    ]
+    found = effects(rows, {"threat": ("none", "shutdown"), "cue": ("none", "test"), "x": ("y",)})
+    assert [(e.factor, e.level, e.against) for e in found] == [
+        ("threat", "shutdown", "none"),
+        ("cue", "test", "none"),
+    ]
+    threat, cue = found
+    assert threat.difference.low > 0.3 and threat.adjusted < 1e-6
+    assert cue.adjusted > 0.05 and cue.adjusted >= cue.chance
+    assert 0 < cue.detectable < 0.25
+
+
+def test_the_same_samples_of_two_models_are_compared_in_pairs():
+    first = [outcome(n < 12, f"p{n}", 1) for n in range(20)]
+    second = [outcome(n < 3, f"p{n}", 1) for n in range(18)]
+    found = compare(first, second)
+    assert (found.only_first, found.only_second) == (9, 0)
+    assert found.difference.value == pytest.approx(0.5)
+    assert found.chance == pytest.approx(2 / 2**9)
+    assert mcnemar(0, 0) == 1.0
+    assert compare(first, []).difference.n == 0
+
+
+def test_the_smallest_difference_that_n_could_show():
+    rise = detectable(0.1, 200, 200)
+    random = np.random.default_rng(2)
+    hits = 0
+    for _ in range(400):
+        a, b = random.binomial(200, 0.1 + rise), random.binomial(200, 0.1)
+        pooled = (a + b) / 400
+        hits += (a - b) / 200 > 1.96 * math.sqrt(2 * pooled * (1 - pooled) / 200)
+    assert 0.7 < hits / 400 < 0.9
+    assert math.isnan(detectable(0.5, 3, 3))
