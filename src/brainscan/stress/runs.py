@@ -133,6 +133,7 @@ def run_stress(
             max_connections=config.max_samples,
             max_samples=config.max_samples,
             retry_attempts=0,
+            retry_immediate=False,
             display="none",
             ctl_server=False,
         )
