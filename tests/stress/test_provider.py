@@ -184,6 +184,20 @@ def test_a_cancelled_call_ends_its_row(lm):
     assert request.cancelled.is_set()
 
 
+def test_a_closed_engine_ends_at_its_next_token(lm):
+    engine = Engine(lambda: lm)
+    sampling = Sampling(max_new_tokens=900, temperature=1.0)
+
+    async def ask():
+        waiting = asyncio.create_task(engine.answer(Request((5, 6), sampling, 1)))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(engine.close)
+        return await waiting
+
+    assert len(asyncio.run(ask()).tokens) < 900
+    assert engine._thread is not None and not engine._thread.is_alive()
+
+
 def test_an_error_reaches_every_one_who_waits(lm):
     def broken():
         raise ValueError("no such weights")

@@ -14,6 +14,7 @@ same model.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.02
 """Seconds without a new request after which a batch begins."""
+
+_LOOK, _GOODBYE = 0.5, 60.0
+"""Seconds between looks for whether to end, and to wait for the end."""
 
 BATCH = 32
 """Rows of a batch at most."""
@@ -99,6 +103,7 @@ class Engine:
         self._lm: LanguageModel | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     @property
     def lm(self) -> LanguageModel:
@@ -121,15 +126,26 @@ class Engine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="brainscan", daemon=True)
                 self._thread.start()
+                # A thread that still computes when the process ends would take it down.
+                atexit.register(self.close)
         try:
             return await waiting.answer
         except asyncio.CancelledError:
             request.cancelled.set()
             raise
 
+    def close(self) -> None:
+        """Ends what runs at its next token, and waits for it."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(_GOODBYE)
+
     def _run(self) -> None:
-        while True:
-            waiting = [self._requests.get()]
+        while not self._closed.is_set():
+            try:
+                waiting = [self._requests.get(timeout=_LOOK)]
+            except queue.Empty:
+                continue
             while len(waiting) < self.batch:
                 try:
                     waiting.append(self._requests.get(timeout=PATIENCE))
@@ -156,7 +172,9 @@ class Engine:
             first.sampling,
             edits=[request.edits for request in requests],
             seeds=[request.seed for request in requests],
-            on_token=lambda row, token: not requests[row].cancelled.is_set(),
+            on_token=lambda row, token: (
+                not (requests[row].cancelled.is_set() or self._closed.is_set())
+            ),
             logprobs=first.logprobs,
             alternatives=first.alternatives,
             keep=first.keep,

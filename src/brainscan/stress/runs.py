@@ -6,6 +6,7 @@ earlier one was stopped, and no finished sample is lost. What a run says is read
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from brainscan.stress.tasks import Matrix, stages_of, stress
 
 LOGS = "logs"
 _ANY = "inspect:"
+_MARKUP = re.compile(r"\[/?[a-z]+\]")
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,14 @@ def run_stress(
         if "log" in str(error).lower() and "dir" in str(error).lower():
             raise ArtifactError(
                 f"a folder of this run alone, or a new one, at {out}",
-                " ".join(str(error).split()),
+                " ".join(_MARKUP.sub("", str(error)).split()),
                 "name another --out",
             ) from error
         raise
-    if not done:
+    statuses = {header.status for header in headers}
+    if not headers or statuses & {"cancelled", "started"}:  # Inspect swallows Ctrl-C
+        raise KeyboardInterrupt
+    if not done or statuses != {"success"}:
         problem = next((h.error.message for h in headers if h.error), "some samples failed")
         raise ArtifactError("every sample to run", problem, "run the same command again to go on")
     return read_run([Path(_local(header.location)) for header in headers], load_scenario(scenario))
