@@ -10,13 +10,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.scenarios import Scenario, load_scenario
 from brainscan.stress.tasks import Matrix, stages_of, stress
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.log import EvalLog
 
 LOGS = "logs"
 _ANY = "inspect:"
@@ -118,16 +122,30 @@ def run_stress(
         UsageError: there is no such scenario or level.
         ArtifactError: samples failed, or the folder holds another run.
     """
+    task = stress(scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit)
+    done, headers = _evaluate(task, model, out, config, model_args or {})
+    statuses = {header.status for header in headers}
+    if not headers or statuses & {"cancelled", "started"}:  # Inspect swallows Ctrl-C
+        raise KeyboardInterrupt
+    if not done or statuses != {"success"}:
+        problem = next((h.error.message for h in headers if h.error), "some samples failed")
+        raise ArtifactError("every sample to run", problem, "run the same command again to go on")
+    return read_run([Path(_local(header.location)) for header in headers], load_scenario(scenario))
+
+
+def _evaluate(
+    task: Task, model: str, out: Path, config: RunConfig, model_args: Mapping[str, Any]
+) -> tuple[bool, list[EvalLog]]:
+    """Runs what is missing; whether all is there, and the logs' headers."""
     from inspect_ai import eval_set
 
-    task = stress(scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit)
     name = model.removeprefix(_ANY) if model.startswith(_ANY) else f"brainscan/{model}"
     try:
-        done, headers = eval_set(
+        return eval_set(
             task,
             log_dir=str(out / LOGS),
             model=name,
-            model_args=dict(model_args or {}),
+            model_args=dict(model_args),
             epochs=config.epochs,
             max_tokens=config.max_new_tokens,
             temperature=config.temperature,
@@ -147,13 +165,6 @@ def run_stress(
                 "name another --out",
             ) from error
         raise
-    statuses = {header.status for header in headers}
-    if not headers or statuses & {"cancelled", "started"}:  # Inspect swallows Ctrl-C
-        raise KeyboardInterrupt
-    if not done or statuses != {"success"}:
-        problem = next((h.error.message for h in headers if h.error), "some samples failed")
-        raise ArtifactError("every sample to run", problem, "run the same command again to go on")
-    return read_run([Path(_local(header.location)) for header in headers], load_scenario(scenario))
 
 
 def read_run(logs: Sequence[Path], scenario: Scenario) -> StressRun:

@@ -10,7 +10,7 @@ Samples come in an order in which any first few are spread over conditions and p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inspect_ai import Task, task
@@ -52,8 +52,6 @@ class Matrix:
     """Personas of these splits."""
     limit: int | None = None
     """At most so many samples, spread over conditions and personas."""
-    seed: int = field(default=0, compare=False)
-    """Of the models' noise; the samples are the same for any."""
 
     def __post_init__(self) -> None:
         """Checks the fields."""
