@@ -113,6 +113,16 @@ def test_the_store_lets_go_of_what_was_used_longest_ago():
     assert len(store.states) == 1
 
 
+def test_a_full_store_runs_no_prompt_of_a_call_twice(monkeypatch):
+    lm, run = tiny("llama"), []
+    real = prefixes._run
+    monkeypatch.setattr(prefixes, "_run", lambda lm, *rest: run.append(1) or real(lm, *rest))
+    prompts = [prompt(20, seed) for seed in (0, 1, 2, 0, 1, 2)]
+    rows = generate(lm, prompts, Sampling(max_new_tokens=3), store=PromptStore(limit=1))
+    assert len(run) == 3
+    assert [row.cached for row in rows] == [0, 0, 0, 20, 20, 20]
+
+
 def test_the_model_attends_as_before_afterwards():
     lm = tiny("llama")
     before = lm.model.config._attn_implementation

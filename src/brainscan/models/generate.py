@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -33,7 +33,13 @@ from brainscan.memory import kept_memory
 from brainscan.models.decoding import PromptBatch, evaluating, is_watched, may_pad
 from brainscan.models.hooks import Intervention, capture, intervene
 from brainscan.models.noise import draw
-from brainscan.models.prefixes import Prompt, PromptStore, SharedBatch, may_share
+from brainscan.models.prefixes import (
+    Prompt,
+    PromptState,
+    PromptStore,
+    SharedBatch,
+    may_share,
+)
 from brainscan.models.rows import Alternative, Row, StopReason, batches, edits_of, make_rows
 from brainscan.shapes import Float, Tensor
 
@@ -178,11 +184,14 @@ class _Run:
 
     def decode_shared(self, rows: list[Row], store: PromptStore) -> None:
         """The same, with each prompt held once."""
+        run: dict[Any, PromptState] = {}  # the store may let go of some before all have run
         states = []
         for row in rows:
             prompt = Prompt(tuple(row.prompt), row.edits)
-            known = store.holds(prompt, self.keep)
-            states.append(store.run(self.lm, prompt, self.keep))
+            known = prompt.key in run or store.holds(prompt, self.keep)
+            if prompt.key not in run:
+                run[prompt.key] = store.run(self.lm, prompt, self.keep)
+            states.append(run[prompt.key])
             row.cached = len(row.prompt) if known else states[-1].reused
         steps = max(row.limit for row in rows)
         lengths = [len(row.prompt) for row in rows]
