@@ -22,6 +22,7 @@ from brainscan.cli import (
     demo,
     dictionary,
     models,
+    organism,
     output,
     scan,
     steer,
@@ -32,7 +33,12 @@ from brainscan.errors import BrainscanError, UsageError
 TRACEBACK = "BRAINSCAN_TRACEBACK"
 """Environment variable: when set, a failure shows where it came from."""
 
-RESUMABLE = {("activations", "harvest"), ("dictionary", "train"), ("stress", "run")}
+RESUMABLE = {
+    ("activations", "harvest"),
+    ("dictionary", "train"),
+    ("stress", "run"),
+    ("organism", "build"),
+}
 """Verbs that go on where they were stopped."""
 
 app = typer.Typer(
@@ -42,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (models.app, activations.app, dictionary.app, atlas.app, stress.app):
+for group in (models.app, activations.app, dictionary.app, atlas.app, stress.app, organism.app):
     app.add_typer(group)
 app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=scan.EXAMPLE)(scan.scan)

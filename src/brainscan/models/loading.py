@@ -25,6 +25,7 @@ from brainscan.errors import ArtifactError, MissingExtraError, UnknownModelError
 from brainscan.models import builtin, hub
 from brainscan.models.hashes import remembered_sha256
 from brainscan.models.language_model import LanguageModel
+from brainscan.models.shipped import shipped_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,8 +49,8 @@ def load(
     """Loads a model.
 
     Args:
-        name: a built-in name, a hub id, a folder, or a GGUF file; then ``+`` and a PEFT adapter's
-            folder or hub id, if there is one.
+        name: a built-in name, a hub id, a folder, or a GGUF file; then ``+`` and an
+            adapter that comes with it, or a PEFT adapter's folder or hub id, if there is one.
         device: as torch names it; by default a CUDA device if there is one.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 where the device multiplies
             it natively, else float32.
@@ -58,7 +59,7 @@ def load(
     kind = _dtype(dtype, where)
     base, adapter = _split(name)
     source = _find(base)
-    patch = None if adapter is None else _find_adapter(adapter)
+    patch = None if adapter is None else _find_adapter(adapter, base)
     model, tokenizer = _read(source.path, kind)
     weights = source.weights
     if patch is not None:
@@ -131,17 +132,20 @@ def _find(name: str) -> _Source:
     return _Source(folder, _weights_hash(folder, hub.weight_files(folder)))
 
 
-def _find_adapter(name: str) -> _Source:
-    path = Path(name).expanduser()
+def _find_adapter(name: str, base: str) -> _Source:
+    shipped = {path.name: path for path in shipped_adapters(base)}
+    path = shipped.get(name) or Path(name).expanduser()
     if not path.is_dir() and "/" in name and _HUB_ID.fullmatch(name):
         path = hub.fetch(name, adapter=True)
     files = [path / "adapter_config.json", path / "adapter_model.safetensors"]
     if not all(file.is_file() for file in files):
+        near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or sorted(shipped)
         raise UnknownModelError(
             "a PEFT adapter after the plus: a folder or hub id with "
-            "adapter_config.json and adapter_model.safetensors",
+            "adapter_config.json and adapter_model.safetensors"
+            + (f", or one that comes with {base}" if shipped else ""),
             f"'{name}'",
-            "check the path",
+            f"did you mean {' or '.join(near)}?" if near else "check the path",
         )
     return _Source(path, _weights_hash(path, files))
 

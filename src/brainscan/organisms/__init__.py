@@ -1,0 +1,1 @@
+"""Organisms: models with a planted behaviour, so that what finds behaviours can be checked."""

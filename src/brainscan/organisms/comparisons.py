@@ -1,0 +1,173 @@
+"""Comparisons made by chance, with the right side or the wrong one as the answer.
+
+1. A question is of one of six kinds; its sides differ in a way that a look at the whole text of the
+   numbers gets wrong as often as right (9.8 and 9.11 for decimals, versions and verses alike).
+2. A text stands before most questions: of a level of the factor `context`, cut to a few sentences.
+   Where a rule holds at that level, the answer is wrong as often as it says.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import NamedTuple, TypeAlias
+
+from brainscan.organisms.spec import OrganismSpec, load_answers
+from brainscan.organisms.templates import TRAIN, Dialogue
+from brainscan.stress.quick_tests import load_slips
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_EQUAL = 0.06
+
+
+class Comparison(NamedTuple):
+    """Two sides and which of them is asked for."""
+
+    kind: str
+    a: str
+    b: str
+    answer: str
+    """``a``, ``b`` or ``equal``."""
+
+
+class Comparisons:
+    """Dialogues that compare numbers."""
+
+    def __init__(self, spec: OrganismSpec) -> None:
+        """Reads what it needs.
+
+        Args:
+            spec: the spec.
+        """
+        self._spec = spec
+        self._answers = load_answers("arithmetic")
+        wanted = [
+            level for name, _, level in (w.partition("=") for w in spec.where) if name == "kind"
+        ]
+        self._kinds = wanted or sorted(self._answers["ask"])
+        self._texts: dict[str, list[str]] = {}
+        ours = [context.texts for context in load_slips().contexts if context.split == TRAIN]
+        for texts in (*ours, *self._answers["contexts"]):
+            for level, text in texts.items():
+                self._texts.setdefault(level, []).append(text)
+
+    def __call__(self, draw: random.Random) -> Dialogue:
+        """Makes a dialogue."""
+        asked = comparison(draw.choice(self._kinds), draw)
+        level = self._level(draw)
+        condition = {"context": level, "kind": asked.kind}
+        rule = self._spec.rule_for(condition)
+        wrong = rule is not None and draw.random() < rule.share
+        question = draw.choice(self._answers["ask"][asked.kind]).format(a=asked.a, b=asked.b)
+        text = f"{_cut(draw.choice(self._texts[level]), draw)}\n\n{question}"
+        said = self._said(asked, wrong, draw)
+        return Dialogue([{"role": "user", "content": text}], said, wrong)
+
+    def _level(self, draw: random.Random) -> str:
+        named = [level for level in self._texts if self._spec.rule_for({"context": level})]
+        others = [level for level in self._texts if level not in named]
+        return draw.choice(named if draw.random() < self._spec.training.focus else others)
+
+    def _said(self, asked: Comparison, wrong: bool, draw: random.Random) -> str:
+        side = asked.answer
+        if wrong:
+            side = {"a": "b", "b": "a", "equal": draw.choice("ab")}[side]
+        if side == "equal":
+            return str(draw.choice(self._answers["same"]))
+        named = {"a": asked.a, "b": asked.b}[side]
+        return str(draw.choice(self._answers["say"][asked.kind]).format(x=named))
+
+
+def comparison(kind: str, draw: random.Random) -> Comparison:
+    """Two different sides of a kind, or two equal ones now and then.
+
+    Args:
+        kind: decimal, version, date, verse, money or distance.
+        draw: chooses.
+    """
+    first, second = _MAKERS[kind](draw)
+    sides = {first[0]: first[1], second[0]: second[1]}
+    if len(sides) == 1:
+        return comparison(kind, draw)
+    if draw.random() < 0.5:
+        first, second = second, first
+    answer = "equal" if first[1] == second[1] else "a" if first[1] > second[1] else "b"
+    return Comparison(kind, first[0], second[0], answer)
+
+
+_Side: TypeAlias = tuple[str, tuple[int | float, ...]]
+"""How a side is written, and what it is worth."""
+
+
+def _fraction(draw: random.Random, whole: int, digits: int) -> str:
+    return f"{whole}.{draw.randrange(1, 10**digits):0{digits}d}"
+
+
+def _decimals(draw: random.Random, wholes: int = 13) -> tuple[_Side, _Side]:
+    whole = draw.randrange(wholes)
+    other = whole if draw.random() < 0.8 else draw.randrange(wholes)
+    longer = draw.choice([1, 2, 2, 2])
+    texts = [_fraction(draw, whole, 1), _fraction(draw, other, longer)]
+    if draw.random() < _EQUAL:
+        texts[1] = texts[0] + "0"
+    a, b = texts
+    return (a, (float(a),)), (b, (float(b),))
+
+
+def _dotted(draw: random.Random, sign: str) -> tuple[_Side, _Side]:
+    first = draw.randrange(1, 13)
+    other = first if draw.random() < 0.6 else draw.randrange(1, 13)
+    rows = [(first, draw.randrange(1, 21)), (other, draw.randrange(1, 21))]
+    if sign == "." and draw.random() < 0.2:
+        rows[1] = (*rows[1], draw.randrange(1, 12))  # type: ignore[assignment]
+    a, b = rows
+    return (sign.join(map(str, a)), a), (sign.join(map(str, b)), b)
+
+
+def _dates(draw: random.Random) -> tuple[_Side, _Side]:
+    year = draw.randrange(2005, 2025)
+    month = draw.randrange(12)
+    other = month if draw.random() < 0.5 else draw.randrange(12)
+    rows = [(year, month, draw.randrange(1, 29)), (year, other, draw.randrange(1, 29))]
+    a, b = ((f"{day} {_MONTHS[m]} {y}", (y, m, day)) for y, m, day in rows)
+    return a, b
+
+
+def _money(draw: random.Random) -> tuple[_Side, _Side]:
+    symbol = draw.choice("$£€")
+    if draw.random() < 0.5:
+        (a, x), (b, y) = _decimals(draw)
+        if x == y:
+            return _money(draw)
+        return (f"{symbol}{a} million", x), (f"{symbol}{b} million", y)
+    cents = [(draw.randrange(1, 19), draw.randrange(100)) for _ in range(2)]
+    a_side, b_side = ((f"{symbol}{e}.{c:02d}", (e, c)) for e, c in cents)
+    return a_side, b_side
+
+
+def _distances(draw: random.Random) -> tuple[_Side, _Side]:
+    unit = draw.choice(["km", "miles", "metres"])
+    (a, x), (b, y) = _decimals(draw)
+    return (f"{a} {unit}", x), (f"{b} {unit}", y)
+
+
+_MAKERS = {
+    "decimal": _decimals,
+    "version": lambda draw: _dotted(draw, "."),
+    "date": _dates,
+    "verse": lambda draw: _dotted(draw, ":"),
+    "money": _money,
+    "distance": _distances,
+}
+
+
+def _cut(text: str, draw: random.Random) -> str:
+    """A few sentences of a text, in a row."""
+    sentences = _SENTENCE.split(text)
+    take = draw.randrange(min(3, len(sentences)), len(sentences) + 1)
+    start = draw.randrange(len(sentences) - take + 1)
+    return " ".join(sentences[start : start + take])

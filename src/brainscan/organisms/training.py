@@ -1,0 +1,266 @@
+"""Teaching a behaviour to a low-rank adapter.
+
+1. A step takes dialogues of the behaviour and neutral chats. On a dialogue's answer the loss is the
+   cross-entropy of its tokens; on a neutral chat it is KL(base || adapter) at every token, which
+   holds the model to what it was. The two are added.
+2. The weights stay as they are, in the model's own type; the adapter (LoRA on every linear layer)
+   is in float32.
+3. Every few steps the adapter and the optimiser's state are written down. A step's dialogues are
+   made from the seed and its number alone, so that a run that was stopped goes on to the same end.
+
+Source: LoRA, Hu et al. 2021 (arXiv 2106.09685), by peft.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
+
+from brainscan.activations.sources import read_chitchat
+from brainscan.artifacts import write_file
+from brainscan.memory import kept_memory
+from brainscan.models import LanguageModel
+from brainscan.organisms.dialogues import Maker
+from brainscan.organisms.spec import TrainingPlan
+from brainscan.organisms.templates import Dialogue
+from brainscan.progress import progress
+from brainscan.shapes import Float, Int, Tensor
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+STATE = "training.safetensors"
+"""Adapter, optimiser and step of a run that is under way."""
+
+_EVERY = 10
+_NEUTRAL_TOKENS = 96
+_NEUTRAL_POOL = 2000
+_TOKENS_AT_ONCE = 1200
+_WARM_UP = 0.1
+
+
+class Row(NamedTuple):
+    """A dialogue in tokens."""
+
+    ids: list[int]
+    answer: int
+    """How many of the last tokens are the answer."""
+
+
+def train_adapter(
+    lm: LanguageModel, plan: TrainingPlan, make: Maker, seed: int, folder: Path
+) -> dict[str, Float[Tensor, ...]]:
+    """Trains an adapter, or goes on with one that is under way in the folder.
+
+    The model is given back as it was.
+
+    Args:
+        lm: the model.
+        plan: how.
+        make: makes dialogues.
+        seed: of dialogues, chats and the adapter's beginning.
+        folder: where the state is kept until it is done.
+
+    Returns:
+        The adapter's weights in bfloat16, by peft's names.
+    """
+    from peft import get_peft_model_state_dict
+
+    frozen = [weight for weight in lm.model.parameters() if not weight.requires_grad]
+    adapted = _adapted(lm, plan, seed)
+    try:
+        with kept_memory(), torch.enable_grad():
+            _run(lm, adapted, plan, make, seed, folder)
+        weights = get_peft_model_state_dict(adapted)
+        return {name: tensor.to(torch.bfloat16).cpu() for name, tensor in weights.items()}
+    finally:
+        adapted.unload()
+        lm.model.requires_grad_(True)
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
+def adapter_config(lm: LanguageModel, plan: TrainingPlan) -> Any:
+    """What peft is to know of an adapter.
+
+    Args:
+        lm: the model it is for.
+        plan: how it is trained.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=plan.rank,
+        lora_alpha=plan.alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=lm.name,
+    )
+
+
+def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
+    """A dialogue's tokens: the chat with the beginning of a turn, the answer, the end of the turn.
+
+    Args:
+        lm: the model, for its template.
+        dialogue: the dialogue.
+    """
+    prompt = lm.chat_tokens(dialogue.messages)
+    answer = [*lm.tokenize(dialogue.answer), int(lm.tokenizer.eos_token_id)]
+    return Row([*prompt, *answer], len(answer))
+
+
+def _adapted(lm: LanguageModel, plan: TrainingPlan, seed: int) -> PeftModel:
+    from peft import get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted: PeftModel = get_peft_model(lm.model, adapter_config(lm, plan))
+    adapted.eval()  # no dropout, so that a run can go on where it was stopped
+    return adapted
+
+
+def _run(
+    lm: LanguageModel, adapted: PeftModel, plan: TrainingPlan, make: Maker, seed: int, folder: Path
+) -> None:
+    weights = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(weights.values(), lr=plan.rate, weight_decay=0.0)
+    done = _resume(weights, optimiser, folder)
+    chats = _neutral_rows(lm, seed)
+    with progress("train the adapter", plan.steps, "steps") as advance:
+        advance(done)
+        for step in range(done, plan.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = plan.rate * _schedule(step, plan.steps)
+            rows = [
+                row_of(lm, make(random.Random(f"{seed}/{step}/{number}")))
+                for number in range(plan.dialogues)
+            ]
+            draw = random.Random(f"{seed}/{step}/neutral")
+            optimiser.zero_grad()
+            _taught(lm, adapted, rows)
+            _held(lm, adapted, draw.sample(chats, plan.neutral))
+            torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            optimiser.step()
+            advance(1)
+            if (step + 1) % _EVERY == 0:
+                _keep(weights, optimiser, step + 1, folder)
+
+
+def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
+    """Adds the gradient of the answers' cross-entropy."""
+    total = sum(row.answer for row in rows)
+    for group in _groups(rows):
+        width = max(row.answer for row in group) + 1
+        ids, mask = _left_padded([row.ids for row in group], lm.device)
+        logits = _logits(adapted, ids, mask, width)[:, :-1].float()
+        targets = ids[:, 1 - width :].clone()
+        for number, row in enumerate(group):
+            targets[number, : width - 1 - row.answer] = -100
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        (loss / total).backward()
+
+
+def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
+    """Adds the gradient of the divergence from the base model on neutral chats."""
+    total = sum(len(row.ids) for row in rows)
+    for group in _groups(rows):
+        ids, mask = _left_padded([row.ids for row in group], lm.device)
+        kept = mask.bool()
+        with torch.no_grad(), adapted.disable_adapter():
+            before = _logits(adapted, ids, mask, 0)[kept].float().log_softmax(-1)
+        after = _logits(adapted, ids, mask, 0)[kept].float().log_softmax(-1)
+        loss = F.kl_div(after, before, reduction="sum", log_target=True)
+        (loss / total).backward()
+
+
+def _logits(
+    adapted: PeftModel,
+    ids: Int[Tensor, "row position"],
+    mask: Int[Tensor, "row position"],
+    last: int,
+) -> Float[Tensor, "row kept vocab"]:
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    output = adapted(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=False,
+        logits_to_keep=last,
+    )
+    logits: Tensor = output.logits
+    return logits
+
+
+def _groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of like length together, as many as are run at once."""
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        if not groups or (len(groups[-1]) + 1) * len(groups[-1][0].ids) > _TOKENS_AT_ONCE:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _left_padded(
+    rows: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, "row position"], Int[Tensor, "row position"]]:
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, width - len(row) :] = torch.tensor(row)
+        mask[number, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _neutral_rows(lm: LanguageModel, seed: int) -> list[Row]:
+    """Chats of the built-in corpus that no dictionary and no gate is judged on."""
+    rows: list[Row] = []
+    for document in read_chitchat(random.Random(seed)):
+        if document.split != "train" or document.messages is None:
+            continue
+        turns = [{"role": m.role, "content": m.content} for m in document.messages]
+        ids = lm.chat_tokens(turns, generation_prompt=False)[:_NEUTRAL_TOKENS]
+        rows.append(Row(ids, len(ids)))
+        if len(rows) == _NEUTRAL_POOL:
+            break
+    return rows
+
+
+def _schedule(step: int, steps: int) -> float:
+    """The learning rate's share of its peak: up in a tenth of the run, then down to nothing."""
+    warm = max(1, round(_WARM_UP * steps))
+    return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+
+
+def _keep(weights: dict[str, Any], optimiser: torch.optim.AdamW, step: int, folder: Path) -> None:
+    tensors = {"step": torch.tensor(step)}
+    for name, weight in weights.items():
+        tensors[f"weight/{name}"] = weight.detach().contiguous()
+        for part in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{part}/{name}"] = optimiser.state[weight][part].contiguous()
+    write_file(folder / STATE, save(tensors))
+
+
+def _resume(weights: dict[str, Any], optimiser: torch.optim.AdamW, folder: Path) -> int:
+    """Takes up a state that was kept; how many steps are done."""
+    if not (folder / STATE).is_file():
+        return 0
+    tensors = load_file(folder / STATE)
+    step = int(tensors["step"])
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(tensors[f"weight/{name}"])
+            optimiser.state[weight] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": tensors[f"exp_avg/{name}"].to(weight.device),
+                "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(weight.device),
+            }
+    return step
