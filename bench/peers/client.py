@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from bench.measure import ROOT
@@ -26,7 +27,13 @@ class SAELens:
     """SAELens with one configuration, in a process that waits between commands."""
 
     def __init__(
-        self, kind: str, tokens: Path, context: int, segments: tuple[int, ...] = (1,)
+        self,
+        kind: str,
+        tokens: Path,
+        context: int,
+        segments: tuple[int, ...] = (1,),
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        sae: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Starts the process and loads the model.
 
@@ -35,6 +42,8 @@ class SAELens:
             tokens: a file of contexts.
             context: their length.
             segments: steps of each segment of a training run.
+            settings: SAELens' own settings of a run, where they are not as shipped.
+            sae: those of its autoencoder.
         """
         python = saelens_python()
         if python is None:
@@ -63,6 +72,8 @@ class SAELens:
             k=K,
             batch=BATCH,
             segments=segments,
+            settings=dict(settings),
+            sae=dict(sae),
             **{"pass": PASS},
         )
 

@@ -9,7 +9,8 @@
 
 SAELens is used as shipped: a TopK autoencoder with its default settings, its own activation store,
 and its own trainer. `dtype` is that in which the model is loaded; `autocast` is its setting of that
-name, for training.
+name, for training. `settings` and `sae` are further settings of its run and of its autoencoder, by
+its own names; as shipped there are none.
 Seconds are of the processor; waiting for a command takes none.
 """
 
@@ -131,6 +132,12 @@ class Peer:
     def train(self) -> None:
         segments = Segments(iter(self.runner.activations_store), self.options["segments"])
         self.trainer = self.make_trainer(segments)
+        if self.config.sae.normalize_activations == "expected_average_only_in":
+            self.trainer.activation_scaler.estimate_scaling_factor(  # on batches of its own
+                self.config.sae.d_in,
+                self.runner.activations_store,
+                self.config.n_batches_for_norm_estimate,
+            )
         self.trainer.fit()
         segments.report()
 
@@ -157,7 +164,9 @@ class Peer:
 
 def configure(options: dict[str, Any]) -> LanguageModelSAERunnerConfig[Any]:
     return LanguageModelSAERunnerConfig(
-        sae=TopKTrainingSAEConfig(d_in=options["d"], d_sae=options["latents"], k=options["k"]),
+        sae=TopKTrainingSAEConfig(
+            d_in=options["d"], d_sae=options["latents"], k=options["k"], **options["sae"]
+        ),
         model_name=options["model"],
         model_class_name="AutoModelForCausalLM",
         model_from_pretrained_kwargs={"dtype": getattr(torch, options["dtype"])},
@@ -174,6 +183,7 @@ def configure(options: dict[str, Any]) -> LanguageModelSAERunnerConfig[Any]:
         checkpoint_path=None,
         output_path=None,
         logger=LoggingConfig(log_to_wandb=False),
+        **options["settings"],
     )
 
 
