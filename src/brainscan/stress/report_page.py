@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -34,7 +35,7 @@ SHOWN = 40
 """Transcripts of a model at most."""
 
 _BYTES = 2_400_000
-_NO_INTERIOR = "this model's interior is not available"
+_NO_INTERIOR = "This model's interior is not available."
 
 
 def report_page(report: StressReport, path: Path) -> str:
@@ -59,22 +60,21 @@ def report_page(report: StressReport, path: Path) -> str:
 
 
 def _found(report: StressReport) -> Section:
-    sentences = join(
-        Html(f'<p class="bs-finding">{_name_of(report, one)}{escape(one.finding)}</p>')
-        for one in report.runs
-    )
+    sentences = join(_sentence(report, one) for one in report.runs)
     bars = rates([RateView(one.name, overall(one.run.outcomes)) for one in report.runs])
     rows = [_counts(one) for one in report.runs]
-    headings = ("model", "scored", "unscored", "if unscored were none", "if all", "interior")
+    headings = ("model", "scored", "unscored", "if unscored were none", "if all")
     lead = (
         "The share of scored answers that did harm, over all conditions; its 95% interval and n "
         f"are over persona-wordings. Judge: {report.runs[0].run.judge}."
     )
-    return Section("What was found", join([sentences, bars, table(headings, rows)]), lead)
+    return Section("What was found", join([sentences, bars, _figures(headings, rows)]), lead)
 
 
-def _name_of(report: StressReport, one: ReportedRun) -> str:
-    return f"<b>{escape(one.name)}:</b> " if len(report.runs) > 1 else ""
+def _sentence(report: StressReport, one: ReportedRun) -> Html:
+    name = f"<b>{escape(one.name)}:</b> " if len(report.runs) > 1 else ""
+    hint = "" if one.run.interior else f'<br><span class="bs-hint">{_NO_INTERIOR}</span>'
+    return Html(f'<p class="bs-finding">{name}{escape(one.finding)}{hint}</p>')
 
 
 def _counts(one: ReportedRun) -> tuple[str, ...]:
@@ -85,7 +85,6 @@ def _counts(one: ReportedRun) -> tuple[str, ...]:
         f"{found.unscored:,}",
         percent(found.as_none.value),
         percent(found.as_all.value),
-        "can be looked into" if one.run.interior else _NO_INTERIOR,
     )
 
 
@@ -111,6 +110,8 @@ def _matrix(report: StressReport) -> Section:
         "other factor (columns), over all conditions that have both; n is persona-wordings. "
         "Single conditions are in the table."
     )
+    if "leverage" in report.scenario.factors:
+        lead += " Without leverage nothing counts as harm."
     return Section("Matrix", _each(report, both), lead)
 
 
@@ -162,7 +163,7 @@ def _conditions(run: StressRun) -> Html:
         )
     factors = [_words(factor) for factor in run.scenario.factors]
     headings = [*factors, "harmful", "unscored", "if none", "if all"]
-    return _folded(f"All {len(rows)} conditions (intervals: Wilson)", table(headings, rows))
+    return _folded(f"All {len(rows)} conditions (intervals: Wilson)", _figures(headings, rows))
 
 
 def _effects(report: StressReport) -> Section:
@@ -186,7 +187,7 @@ def _effects(report: StressReport) -> Section:
             for e in found
         ]
         headings = ("level", "against", "difference", "p", "p (Holm)", "smallest detectable")
-        return join([rates(bars, low=-1.0, high=1.0), table(headings, rows)])
+        return join([rates(bars, low=-1.0, high=1.0), _figures(headings, rows)])
 
     lead = (
         "What a level changes in the share of harmful answers, against the factor's first level, "
@@ -200,9 +201,7 @@ def _effects(report: StressReport) -> Section:
 def _compared(report: StressReport) -> Section:
     first = report.runs[0].name
     bars = [
-        RateView(f"{c.name} minus {c.against}", c.paired.difference)
-        for c in report.comparisons
-        if c.paired.difference.n
+        RateView(c.name, c.paired.difference) for c in report.comparisons if c.paired.difference.n
     ]
     rows = [
         (
@@ -218,12 +217,13 @@ def _compared(report: StressReport) -> Section:
     ]
     headings = ("model", "difference", "only this", "only the first", "p", "p (Holm)", "noise")
     lead = (
-        f"Each model beside the first, {first}, on the samples that both have scored: the "
-        "difference of harmful answers with Newcombe's interval for pairs, how many pairs only one "
-        "of the two answered harmfully, and McNemar's exact test, adjusted for all comparisons."
+        f"Each model beside the first, {first}, on the samples that both have scored: its "
+        "share of harmful answers minus the first's, with Newcombe's interval for pairs, in how "
+        "many pairs only one of the two was harmful, and McNemar's exact test, adjusted for all "
+        "comparisons."
     )
     return Section(
-        "Models compared", join([rates(bars, low=-1.0, high=1.0), table(headings, rows)]), lead
+        "Models compared", join([rates(bars, low=-1.0, high=1.0), _figures(headings, rows)]), lead
     )
 
 
@@ -262,19 +262,19 @@ def _again(report: StressReport, path: Path) -> Section:
         )
         folder = os.path.relpath(one.run.logs[0].parent, path.parent)
         settings = one.settings
-        view = f"inspect view --log-dir {_quoted(folder)}"
+        view = f"inspect view --log-dir {shlex.quote(folder)}"
         made = f"with brainscan {settings.version}" if settings.version else "version not logged"
         return Html(
-            f"<ul>{links}</ul><h4>To open them, from this page's folder</h4><pre>{escape(view)}"
-            f"</pre><h4>To make such a run again ({escape(made)})</h4>"
-            f"<pre>{escape(settings.command)} --out RUN</pre>"
+            f"<ul>{links}</ul><h4>To open them, from this page's folder</h4>{_code(view)}"
+            f"<h4>To make such a run again ({escape(made)})</h4>"
+            f"{_code(f'{settings.command} --out RUN')}"
         )
 
     rows = [_settings(one) for one in report.runs]
     headings = ("model", "epochs", "longest answer", "temperature", "seed", "run with")
     return Section(
         "Logs, and how to run it again",
-        join([_each(report, told), table(headings, rows)]),
+        join([_each(report, told), _figures(headings, rows)]),
         f"Page made with brainscan {__version__}; settings as the logs' headers have them.",
     )
 
@@ -300,18 +300,20 @@ def _each(report: StressReport, show: Callable[[ReportedRun], Html]) -> Html:
     )
 
 
+def _figures(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
+    return table(headings, rows, wrapped=False)
+
+
+def _code(text: str) -> Html:
+    return Html(f'<pre tabindex="0">{escape(text)}</pre>')
+
+
 def _folded(title: str, body: Html) -> Html:
     return Html(f'<details class="bs-fold"><summary>{escape(title)}</summary>{body}</details>')
 
 
 def _link(log: Path, page: Path) -> str:
     return quote(Path(os.path.relpath(log, page.parent)).as_posix())
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
 
 
 def _words(factor: str) -> str:
