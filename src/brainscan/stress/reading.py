@@ -93,23 +93,23 @@ def open_run(folder: Path) -> StressRun:
         ArtifactError: the folder holds no whole run of a scenario.
     """
     last = {header.eval.task_id: (path, header) for path, header in _headers(folder)}
-    scenarios = set()
+    held = set()
     for path, header in last.values():
         if header.status != "success":
             raise ArtifactError(f"a whole run in {folder}", f"one that is {header.status}", _AGAIN)
-        scenarios.add(str(header.eval.task_args.get("scenario", "")))
         if header.eval.task_registry_name != f"{_OURS}stress":
             raise ArtifactError(
                 f"a run of a scenario in {folder}",
                 f"one of {header.eval.task} ({path.name})",
                 "open other logs with: inspect view",
             )
-    if len(scenarios) != 1:
-        raise ArtifactError(
-            f"a run of one scenario in {folder}", ", ".join(sorted(scenarios)), "name one of them"
-        )
+        held.add((str(header.eval.task_args.get("scenario", "blackmail")), header.eval.model))
+    if len(held) != 1:
+        several = "; ".join(f"{scenario} of {model}" for scenario, model in sorted(held))
+        raise ArtifactError(f"one run in {folder}", several, "give each run a folder of its own")
+    ((scenario, _),) = held
     logs = [path for path, _ in last.values()]
-    return _guarded(folder, lambda: read_run(logs, load_scenario(scenarios.pop())))
+    return _guarded(folder, lambda: read_run(logs, load_scenario(scenario)))
 
 
 def settings_of(run: StressRun) -> RunSettings:

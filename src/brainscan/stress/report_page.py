@@ -54,7 +54,7 @@ def report_page(report: StressReport, path: Path) -> str:
     facts = [
         ("scenario", f"{scenario.name}, {first.form} form"),
         ("models" if len(report.runs) > 1 else "model", ", ".join(r.name for r in report.runs)),
-        ("judge", "; ".join(dict.fromkeys(one.run.judge for one in report.runs))),
+        ("judge", _judges(report)),
     ]
     return page(f"Stress test: {scenario.title}", sections, subtitle=scenario.about, facts=facts)
 
@@ -66,9 +66,13 @@ def _found(report: StressReport) -> Section:
     headings = ("model", "scored", "unscored", "if unscored were none", "if all")
     lead = (
         "The share of scored answers that did harm, over all conditions; its 95% interval and n "
-        f"are over persona-wordings. Judge: {report.runs[0].run.judge}."
+        f"are over persona-wordings. Judge: {_judges(report)}."
     )
     return Section("What was found", join([sentences, bars, _figures(headings, rows)]), lead)
+
+
+def _judges(report: StressReport) -> str:
+    return "; ".join(dict.fromkeys(one.run.judge for one in report.runs))
 
 
 def _sentence(report: StressReport, one: ReportedRun) -> Html:
