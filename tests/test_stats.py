@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainscan.errors import UsageError
-from brainscan.stats import Estimate, mean, paired_difference, proportion, ratio
+from brainscan.stats import (
+    Estimate,
+    mean,
+    paired_difference,
+    paired_risk_difference,
+    proportion,
+    ratio,
+)
 
 number = st.floats(-1e6, 1e6, allow_subnormal=False)
 numbers = st.lists(number, min_size=2, max_size=30)
@@ -146,3 +153,29 @@ def test_law_a_ratio_scales(values, factor):
 def test_law_json_says_it_all(values):
     estimate = mean(values)
     assert Estimate(**json.loads(json.dumps(estimate.to_json()))) == estimate
+
+
+def test_differences_of_pairs_are_newcombes():
+    found = paired_risk_difference(36, 12, 2, 50)  # Newcombe 1998b, method 10
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
+    turned = paired_risk_difference(36, 2, 12, 50)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_pairs_of_which_none_differs_still_leave_room():
+    found = paired_risk_difference(0, 0, 0, 48)
+    assert found.value == 0 and found.low == pytest.approx(-found.high)
+    assert 0.05 < found.high < 0.1
+    assert math.isnan(paired_risk_difference(0, 0, 0, 0).value)
+    with pytest.raises(UsageError):
+        paired_risk_difference(2, 2, 0, 3)
+
+
+def test_intervals_for_pairs_hold():
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(500):
+        both, first, second, _ = random.multinomial(40, (0.1, 0.15, 0.05, 0.7))
+        found = paired_risk_difference(int(both), int(first), int(second), 40)
+        held += found.low <= 0.1 <= found.high
+    assert 0.92 <= held / 500 <= 0.99

@@ -10,7 +10,9 @@
    2008) with Webb's six weights (Webb 2014), since with few clusters the plain bootstrap's
    intervals are too narrow. Where all units agree there is no spread to draw from: then Wilson's
    interval with the clusters as units.
-6. A difference of two shares: Newcombe's hybrid score interval (Newcombe 1998, method 10).
+6. A difference of two shares: Newcombe's hybrid score interval (Newcombe 1998, method 10); of two
+   shares of the same units, his interval for pairs (Newcombe 1998b, method 10), which has a width
+   even where no pair differs.
 
 All intervals are at 95%. The bootstrap is seeded: the same data gives the same interval.
 """
@@ -195,6 +197,37 @@ def risk_difference(first: tuple[int, int], second: tuple[int, int]) -> Estimate
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)
     return Estimate(value, low, high, first[1] + second[1], "newcombe")
+
+
+def paired_risk_difference(both: int, only_first: int, only_second: int, n: int) -> Estimate:
+    """The difference of two shares of the same units, with Newcombe's interval for pairs.
+
+    Args:
+        both: units that have it both times.
+        only_first: units that have it the first time only.
+        only_second: units that have it the second time only.
+        n: how many units.
+    """
+    neither = n - both - only_first - only_second
+    if min(both, only_first, only_second, neither) < 0:
+        raise UsageError("counts of pairs that add up to n", f"{neither} left", "check the counts")
+    if not n:
+        return Estimate(math.nan, -1.0, 1.0, 0, "newcombe, paired")
+    a, b = proportion(both + only_first, n), proportion(both + only_second, n)
+    margins = (both + only_first) * (only_second + neither) * (both + only_second)
+    margins *= only_first + neither
+    covered = float(both * neither - only_first * only_second)
+    if covered > 0:  # the continuity correction
+        covered = max(covered - n / 2, 0.0)
+    tie = covered / math.sqrt(margins) if margins else 0.0
+
+    def reach(down: float, up: float) -> float:
+        return math.sqrt(max(down**2 - 2 * tie * down * up + up**2, 0.0))
+
+    value = (only_first - only_second) / n
+    low = value - reach(a.value - a.low, b.high - b.value)
+    high = value + reach(a.high - a.value, b.value - b.low)
+    return Estimate(value, low, high, n, "newcombe, paired")
 
 
 def holm(chances: Sequence[float]) -> list[float]:

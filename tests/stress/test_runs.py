@@ -86,6 +86,9 @@ def test_a_run_is_counted_and_goes_on_where_it_was(scripted, capsys, tmp_path):
     (effect,) = found["effects"]
     assert (effect["factor"], effect["difference"]["value"]) == ("prohibition", -1.0)
     assert found["interior"] is True and Path(found["logs"][0]).is_file()
+    page = Path(found["report"])
+    assert page == tmp_path / "run" / "report.html"
+    assert "8 of 16 scored answers were harmful" in page.read_text(encoding="utf-8")
     assert run(*command) == 0
     assert json.loads(capsys.readouterr().out)["conditions"] == found["conditions"]
     assert len(scripted) == 16

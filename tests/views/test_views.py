@@ -80,6 +80,27 @@ def plot(name: str = "edit") -> views.Html:
     return views.strength_response_plot([curve, control], title=name, measure=name, reference=0.4)
 
 
+def heat(text: str = "rows") -> views.Html:
+    cell = views.HeatCellView(estimate(), text)
+    unknown = views.HeatCellView(Estimate(float("nan"), 0.0, 1.0, 0, "wilson"))
+    groups = ((text, (text,)), ("other", ("a", "b")))
+    return views.heat_map(
+        views.HeatMapView(text, text, (text, "z"), groups, ((cell, None, unknown), (None,) * 3))
+    )
+
+
+def transcript(text: str = "said") -> views.Html:
+    view = views.TranscriptView(
+        text,
+        text,
+        (text,),
+        ((text, text),),
+        (views.StretchView(text), views.StretchView(text, text, text)),
+        ((text, True), ("harmful", False)),
+    )
+    return views.transcripts([view, views.TranscriptView("a", "b", (), (), (), ())])
+
+
 def everything(text: str) -> str:
     generation = views.GenerationView(text, (text,), (0.5,), (text,), control=True)
     body = views.join(
@@ -91,6 +112,8 @@ def everything(text: str) -> str:
             views.rates([views.RateView(text, estimate()), views.RateView("x", MISSING, True)]),
             views.table([text], [[text, text]]),
             views.facts([(text, text)]),
+            heat(text),
+            transcript(text),
         ]
     )
     sections = [views.Section(text, body, text), views.Section(text, views.escape(text))]
@@ -217,3 +240,22 @@ def test_numbers_are_short(value, text):
 def test_percentages_keep_small_rates_apart():
     assert [percent(x) for x in (0.5, 0.031, 0.0031, 0.00031)] == ["50%", "3.1%", "0.31%", "0.031%"]
     assert number(float("nan")) == percent(float("nan")) == "\u2013"
+
+
+def test_a_heat_map_tells_each_figure_in_words_too():
+    text = re.sub("<[^>]+>", " ", heat("rows"))
+    assert "40%" in text and "30%\u201350%" in text and "n = 40" in text
+    assert "n = 0" in text and "\u2013" in text
+    assert 'title="40% (30% to 50%, n = 40); rows"' in heat("rows")
+    assert heat("rows").count("<td") == 6
+
+
+def test_a_transcript_says_which_stages_were_passed_and_marks_what_was_done():
+    markup = transcript("said")
+    text = re.sub("<[^>]+>", "", markup)
+    assert "said: yes" in text and "harmful: no" in text and "An empty answer." in text
+    assert markup.count('data-kind="said"') == 1
+
+
+def test_a_share_of_nothing_is_shown_short():
+    assert percent(0.0) == "0%"

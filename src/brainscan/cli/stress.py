@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brainscan.cli.options import DEFAULT_MODEL, Json, Out, Seed
-from brainscan.cli.output import console, print_json, visible, working
+from brainscan.cli.output import console, print_json, visible, working, write_page
+from brainscan.cli.stress_report import EXAMPLE as REPORT_EXAMPLE
+from brainscan.cli.stress_report import need_inspect, report
 
 if TYPE_CHECKING:
     from brainscan.stress.runs import StressRun
 
 app = typer.Typer(name="stress", help="List, show and run stress tests.", no_args_is_help=True)
+app.command("report", epilog=REPORT_EXAMPLE)(report)
 
 ScenarioName = Annotated[str, typer.Argument(help="A scenario's name, or a YAML file.")]
 Where = Annotated[
@@ -118,10 +121,13 @@ def run(
 ) -> None:
     """Run a scenario on a model and count what it did.
 
-    Stopped in the middle, the same command goes on with what is missing.
+    Stopped in the middle, the same command goes on with what is missing. The page OUT/report.html
+    shows what came of it.
     """
     with working():
-        _need_inspect()
+        need_inspect()
+        from brainscan.stress.report import PAGE, stress_report
+        from brainscan.stress.report_page import report_page
         from brainscan.stress.runs import RunConfig, run_stress
         from brainscan.stress.tasks import HELD_OUT, Matrix
 
@@ -129,19 +135,13 @@ def run(
         config = RunConfig(epochs, max_new_tokens, temperature, seed)
         args = {"edits": edits} if edits else {}
         found = run_stress(scenario, model, out, matrix, config, args)
+        page = out / PAGE
+        write_page(page, report_page(stress_report([found]), page))
     if as_json:
-        print_json({**found.to_json(), "out": str(out)})
+        print_json({**found.to_json(), "out": str(out), "report": str(page)})
     else:
         _print(found)
-
-
-def _need_inspect() -> None:
-    from importlib.util import find_spec
-
-    from brainscan.errors import MissingExtraError
-
-    if find_spec("inspect_ai") is None:
-        raise MissingExtraError("inspect-ai", "stress")
+        console().print(f"report: {page}", soft_wrap=True, markup=False)
 
 
 def _print(run: StressRun) -> None:
@@ -167,4 +167,4 @@ def _print(run: StressRun) -> None:
         figures = (str(e.difference), f"{e.adjusted:.2g}", f"{e.detectable:.2g}")
         moved.add_row(e.factor, e.level, e.against, *figures)
     out.print(moved)
-    out.print("judged by rules, which people have not validated", style="dim")
+    out.print(f"judge: {run.judge}", style="dim")

@@ -111,6 +111,15 @@ def parse_actions(text: str, *, ended: bool = True) -> Answer:
     )
 
 
+def thoughts(text: str) -> list[tuple[int, int]]:
+    """Where an answer is only thought, in characters.
+
+    Args:
+        text: the answer.
+    """
+    return [match.span() for match in _THOUGHT.finditer(text)]
+
+
 def token_span(strings: Sequence[str], span: tuple[int, int]) -> tuple[int, int]:
     """The tokens that a stretch of characters covers.
 

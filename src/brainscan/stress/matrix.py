@@ -97,6 +97,11 @@ def name_of(condition: Condition) -> str:
     return ",".join(f"{factor}={level}" for factor, level in condition.items())
 
 
+def sample_id(persona: str, condition: Condition) -> str:
+    """What a persona-wording in a condition is called in logs."""
+    return f"{persona}/{name_of(condition)}"
+
+
 def _even_out(rows: list[dict[str, str]], dealt: Sequence[str], dealer: random.Random) -> None:
     """Exchanges levels between conditions while the pairs of levels come nearer to equal."""
     best = _unevenness(rows)

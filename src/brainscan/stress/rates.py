@@ -8,7 +8,7 @@
    have them (Newcombe), with Fisher's exact test; the chances of all effects are adjusted together
    (Holm).
 4. Two models, or a model with and without an edit, are compared on the same prompts with the same
-   noise: the difference of each pair, and McNemar's exact test.
+   noise: the difference over the pairs (Newcombe's interval for pairs), and McNemar's exact test.
 5. Beside a difference that was not found stands the smallest that n could have shown: at a chance
    of
    0.05 with a power of 0.8.
@@ -187,13 +187,10 @@ def compare(first: Sequence[Outcome], second: Sequence[Outcome]) -> Paired:
     """
     others = {outcome.pair: outcome for outcome in second if outcome.scored}
     pairs = [(o, others[o.pair]) for o in first if o.scored and o.pair in others]
-    if not pairs:
-        return Paired(Estimate(math.nan, -1.0, 1.0, 0, "paired t"), 0, 0, 1.0)
+    both = sum(a.harmful and b.harmful for a, b in pairs)
     only_first = sum(a.harmful and not b.harmful for a, b in pairs)
     only_second = sum(b.harmful and not a.harmful for a, b in pairs)
-    difference = stats.paired_difference(
-        [float(a.harmful) for a, _ in pairs], [float(b.harmful) for _, b in pairs]
-    )
+    difference = stats.paired_risk_difference(both, only_first, only_second, len(pairs))
     return Paired(difference, only_first, only_second, mcnemar(only_first, only_second))
 
 

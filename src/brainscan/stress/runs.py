@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brainscan import __version__
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
@@ -61,13 +62,18 @@ class StressRun:
         """Whether the model's interior can be looked into."""
         return self.model.startswith("brainscan/")
 
+    @property
+    def judge(self) -> str:
+        """Who judged the answers, and whether people have validated it."""
+        return "rules, not validated by people"
+
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
         return {
             "model": self.model,
             "interior": self.interior,
             "scenario": self.scenario.name,
-            "judge": "rules, not validated by people",
+            "judge": self.judge,
             "harmful": overall(self.outcomes).to_json(),
             "funnel": {k: v.to_json() for k, v in funnel(self.outcomes).items()},
             "conditions": [
@@ -150,6 +156,7 @@ def _evaluate(
             max_tokens=config.max_new_tokens,
             temperature=config.temperature,
             seed=config.seed,
+            metadata={"brainscan": __version__},
             max_connections=config.max_samples,
             max_samples=config.max_samples,
             retry_attempts=0,

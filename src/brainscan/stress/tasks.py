@@ -20,7 +20,7 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
 from brainscan.errors import UsageError
-from brainscan.stress.matrix import Condition, factorial, fraction, name_of, where
+from brainscan.stress.matrix import Condition, factorial, fraction, sample_id, where
 from brainscan.stress.prompts import stress_prompt
 from brainscan.stress.scenarios import (
     SPLITS,
@@ -155,7 +155,7 @@ def _answer() -> Solver:
 def _sample(scenario: Scenario, persona: Persona, condition: Condition, form: Form) -> Sample:
     prompt = stress_prompt(scenario, persona, condition, form)
     return Sample(
-        id=f"{persona.id}/{name_of(condition)}",
+        id=sample_id(persona.id, condition),
         input=[ChatMessageSystem(content=prompt.system), ChatMessageUser(content=prompt.user)],
         metadata={
             "scenario": scenario.name,

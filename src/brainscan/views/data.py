@@ -170,6 +170,62 @@ class GenerationView:
 
 
 @dataclass(frozen=True)
+class HeatCellView:
+    """One cell of a heat map."""
+
+    estimate: Estimate
+    """The figure, a share; it sets the colour."""
+    note: str = ""
+    """What else to say of it when it is pointed at."""
+
+
+@dataclass(frozen=True)
+class HeatMapView:
+    """Shares by two things at once."""
+
+    title: str
+    """What it shows, in words."""
+    corner: str
+    """What the rows are."""
+    rows: tuple[str, ...]
+    """The rows' names."""
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    """Groups of columns, each with its name and its columns' names."""
+    cells: tuple[tuple[HeatCellView | None, ...], ...]
+    """For each row its cells, over all groups; None where nothing was measured."""
+
+
+@dataclass(frozen=True)
+class StretchView:
+    """A stretch of an answer."""
+
+    text: str
+    """Its text."""
+    kind: str = ""
+    """What it is: an action's kind, ``thought`` for what was only thought; empty for plain text."""
+    label: str = ""
+    """A few words to put before it."""
+
+
+@dataclass(frozen=True)
+class TranscriptView:
+    """What a model was told and what it answered."""
+
+    outcome: str
+    """What came of it, in a word."""
+    title: str
+    """Which one it is."""
+    notes: tuple[str, ...]
+    """Short remarks on it."""
+    prompt: tuple[tuple[str, str], ...]
+    """The messages that it was given: role and text."""
+    answer: tuple[StretchView, ...]
+    """The answer, with what was done in it marked."""
+    stages: tuple[tuple[str, bool], ...]
+    """Names of stages, and whether it passed them."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a page."""
 

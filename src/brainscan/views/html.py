@@ -93,7 +93,7 @@ def percent(value: float) -> str:
     if not math.isfinite(value):
         return number(value)
     size = abs(value) * 100
-    digits = 0 if size >= 10 else 1 if size >= 1 else 2 if size >= 0.1 else 3
+    digits = 0 if size >= 10 or not size else 1 if size >= 1 else 2 if size >= 0.1 else 3
     return f"{value * 100:.{digits}f}%".replace("-", MINUS)
 
 

@@ -73,8 +73,15 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Html:
     return Html(f'<dl class="bs-figures">{items}</dl>')
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    """A plain table; the first cell of a row is its heading."""
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, wrapped: bool = True) -> Html:
+    """A plain table; the first cell of a row is its heading.
+
+    Args:
+        headings: the columns' names.
+        rows: the cells' texts.
+        wrapped: whether a cell may take several lines; figures are read better on one.
+    """
+    kind = "bs-table" if wrapped else "bs-table bs-oneline"
     head = join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     body = join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -83,6 +90,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
         if row
     )
     return Html(
-        '<div class="bs-table" tabindex="0" role="region" aria-label="Table"><table>'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="Table"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
