@@ -24,7 +24,6 @@ from safetensors.torch import load_file, save
 
 from brainscan.activations.sources import read_chitchat
 from brainscan.artifacts import write_file
-from brainscan.memory import kept_memory
 from brainscan.models import LanguageModel
 from brainscan.organisms.dialogues import Maker
 from brainscan.organisms.spec import TrainingPlan
@@ -75,7 +74,7 @@ def train_adapter(
     frozen = [weight for weight in lm.model.parameters() if not weight.requires_grad]
     adapted = _adapted(lm, plan, seed)
     try:
-        with kept_memory(), torch.enable_grad():
+        with torch.enable_grad():
             _run(lm, adapted, plan, make, seed, folder)
         weights = get_peft_model_state_dict(adapted)
         return {name: tensor.to(torch.bfloat16).cpu() for name, tensor in weights.items()}
