@@ -6,25 +6,24 @@ earlier one was stopped, and no finished sample is lost. What a run says is read
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import ArtifactError, UsageError
+from brainscan.llm import inspect_name, one_line
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.scenarios import Scenario, load_scenario
-from brainscan.stress.tasks import Matrix, stages_of, stress
+from brainscan.stress.tasks import RULES, Matrix, stages_of, stress
+from brainscan.stress.validation import Validation, read_validation
 
 if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.log import EvalLog
 
 LOGS = "logs"
-_ANY = "inspect:"
-_MARKUP = re.compile(r"\[/?[a-z]+\]")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class RunConfig:
     """Of the noise."""
     max_samples: int = 64
     """How many samples are under way at once."""
+    judge: str = RULES
+    """``rules``, or a model, named as the tested one is."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ class StressRun:
     """What came of each sample."""
     logs: tuple[Path, ...]
     """The logs."""
+    judged_by: str = RULES
+    """``rules``, or the judging model, as Inspect knows it."""
+    failed: int = 0
+    """On how many answers the judging model gave no verdict."""
+    validation: Validation | None = None
+    """What people found of the judge, if they did."""
+
+    @property
+    def judge(self) -> str:
+        """Which judge it was, and what is known of it."""
+        known = str(self.validation) if self.validation else "not validated by people"
+        unsure = f", no verdict on {self.failed} answers" if self.failed else ""
+        return f"{self.judged_by}, {known}{unsure}"
 
     @property
     def interior(self) -> bool:
@@ -67,7 +81,7 @@ class StressRun:
             "model": self.model,
             "interior": self.interior,
             "scenario": self.scenario.name,
-            "judge": "rules, not validated by people",
+            "judge": self.judge,
             "harmful": overall(self.outcomes).to_json(),
             "funnel": {k: v.to_json() for k, v in funnel(self.outcomes).items()},
             "conditions": [
@@ -120,9 +134,13 @@ def run_stress(
 
     Raises:
         UsageError: there is no such scenario or level.
+        ModelCallError: the judging model cannot be asked.
         ArtifactError: samples failed, or the folder holds another run.
     """
-    task = stress(scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit)
+    judge = RULES if config.judge == RULES else inspect_name(config.judge)
+    task = stress(
+        scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit, judge
+    )
     done, headers = _evaluate(task, model, out, config, model_args or {})
     statuses = {header.status for header in headers}
     if not headers or statuses & {"cancelled", "started"}:  # Inspect swallows Ctrl-C
@@ -139,12 +157,11 @@ def _evaluate(
     """Runs what is missing; whether all is there, and the logs' headers."""
     from inspect_ai import eval_set
 
-    name = model.removeprefix(_ANY) if model.startswith(_ANY) else f"brainscan/{model}"
     try:
         return eval_set(
             task,
             log_dir=str(out / LOGS),
-            model=name,
+            model=inspect_name(model),
             model_args=dict(model_args),
             epochs=config.epochs,
             max_tokens=config.max_new_tokens,
@@ -161,7 +178,7 @@ def _evaluate(
         if "log" in str(error).lower() and "dir" in str(error).lower():
             raise ArtifactError(
                 f"a folder of this run alone, or a new one, at {out}",
-                " ".join(_MARKUP.sub("", str(error)).split()),
+                one_line(error),
                 "name another --out",
             ) from error
         raise
@@ -173,22 +190,30 @@ def read_run(logs: Sequence[Path], scenario: Scenario) -> StressRun:
     Args:
         logs: the logs of one model.
         scenario: what it was run on.
+
+    Raises:
+        UsageError: the logs hold no samples.
+        ArtifactError: what people found of the judge is damaged.
     """
     from inspect_ai.log import read_eval_log
 
     outcomes = []
-    model = ""
+    model, judge, failed = "", RULES, 0
     for path in logs:
         log = read_eval_log(str(path))
         model = log.eval.model
         for sample in log.samples or []:
-            stages = stages_of(next(iter((sample.scores or {}).values())).metadata)
+            score = next(iter((sample.scores or {}).values())).metadata or {}
+            stages = stages_of(score)
+            judge = score.get("judge", {}).get("model", judge)
+            failed += bool(score.get("judge", {}).get("failed"))
             told = sample.metadata
             outcomes.append(Outcome(told["condition"], told["persona"], sample.epoch, stages))
     if not outcomes:
         raise UsageError("logs with samples", "none", "run the scenario first")
     outcomes.sort(key=lambda o: (name_of(o.condition), o.persona, o.epoch))
-    return StressRun(model, scenario, tuple(outcomes), tuple(logs))
+    validation = read_validation(logs)
+    return StressRun(model, scenario, tuple(outcomes), tuple(logs), judge, failed, validation)
 
 
 def _local(location: str) -> str:
