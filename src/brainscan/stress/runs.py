@@ -17,13 +17,12 @@ from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.scenarios import Scenario, load_scenario
 from brainscan.stress.tasks import RULES, Matrix, stages_of, stress
+from brainscan.stress.transcripts import LOGS
 from brainscan.stress.validation import Validation, read_validation
 
 if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.log import EvalLog
-
-LOGS = "logs"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from brainscan.artifacts import file_sha256
 from brainscan.errors import ArtifactError
 from brainscan.stress.judge import Case, case_of
 
+LOGS = "logs"
+"""The folder of logs, in a run's folder."""
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -36,11 +39,11 @@ def logs_of(run: str | Path) -> tuple[Path, ...]:
     """
     from inspect_ai.log import read_eval_log
 
-    found = sorted((Path(run) / "logs").glob("*.eval"))
+    found = sorted((Path(run) / LOGS).glob("*.eval"))
     done = [log for log in found if read_eval_log(str(log), header_only=True).status == "success"]
     if not done:
         raise ArtifactError(
-            f"logs of a finished run in {Path(run) / 'logs'}",
+            f"logs of a finished run in {Path(run) / LOGS}",
             f"{len(found)} unfinished" if found else "none",
             "name the folder that was the --out of: stress run",
         )
