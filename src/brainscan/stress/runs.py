@@ -66,7 +66,9 @@ class StressRun:
     def judge(self) -> str:
         """Which judge it was, and what is known of it."""
         known = str(self.validation) if self.validation else "not validated by people"
-        unsure = f", no verdict on {self.failed} answers" if self.failed else ""
+        unsure = (
+            f", no verdict on {self.failed} of {len(self.outcomes)} answers" if self.failed else ""
+        )
         return f"{self.judged_by}, {known}{unsure}"
 
     @property
