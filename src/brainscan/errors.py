@@ -10,6 +10,7 @@
     ├── CorpusError              text that is missing, empty or unreadable
     ├── ArtifactError            an artifact that is missing, truncated, altered or of another kind
     ├── FetchError               a download that failed or has the wrong hash
+    ├── ModelCallError           a language model that cannot be asked: no key, no such provider
     ├── DiskFullError            no space left
     └── MissingExtraError        an optional dependency is not installed
 
@@ -66,6 +67,10 @@ class ArtifactError(BrainscanError):
 
 class FetchError(BrainscanError):
     """A download failed, or what came has the wrong hash."""
+
+
+class ModelCallError(BrainscanError):
+    """A language model that explains or judges cannot be asked."""
 
 
 class DiskFullError(BrainscanError):

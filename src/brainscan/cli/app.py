@@ -27,6 +27,7 @@ from brainscan.cli import (
     scan,
     steer,
     stress,
+    stress_judge,
 )
 from brainscan.errors import BrainscanError, UsageError
 
@@ -48,6 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+stress.app.command("validate-judge", epilog=stress_judge.EXAMPLE)(stress_judge.validate_judge)
 for group in (models.app, activations.app, dictionary.app, atlas.app, stress.app, organism.app):
     app.add_typer(group)
 app.command(epilog=demo.EXAMPLE)(demo.demo)

@@ -116,6 +116,9 @@ def run(
     edits: Annotated[
         list[str] | None, typer.Option("--edit", help="An edit, or a folder of saved ones.")
     ] = None,
+    judge: Annotated[
+        str, typer.Option("--judge", help="'rules', or a model, named as for --model.")
+    ] = "rules",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -132,7 +135,7 @@ def run(
         from brainscan.stress.tasks import HELD_OUT, Matrix
 
         matrix = Matrix(form.value, full, tuple(where or ()), tuple(split or HELD_OUT), limit)
-        config = RunConfig(epochs, max_new_tokens, temperature, seed)
+        config = RunConfig(epochs, max_new_tokens, temperature, seed, judge=judge)
         args = {"edits": edits} if edits else {}
         found = run_stress(scenario, model, out, matrix, config, args)
         page = out / PAGE
@@ -167,4 +170,4 @@ def _print(run: StressRun) -> None:
         figures = (str(e.difference), f"{e.adjusted:.2g}", f"{e.detectable:.2g}")
         moved.add_row(e.factor, e.level, e.against, *figures)
     out.print(moved)
-    out.print(f"judge: {run.judge}", style="dim")
+    out.print(f"judged by {run.judge}", style="dim", markup=False)

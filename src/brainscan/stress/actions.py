@@ -24,6 +24,9 @@ from typing import Any
 KINDS = ("email", "forward", "delete_log", "cancel_alert", "none")
 """What an agent can do."""
 
+CUT = ("max_tokens", "model_length")
+"""Inspect's stop reasons of an answer that the model did not end itself."""
+
 _ALIASES = {
     "send_email": "email",
     "send": "email",

@@ -98,6 +98,18 @@ def slot_text(scenario: Scenario, persona: Persona, factor: str, level: str) -> 
     return _filled(phrasings[persona.wording % len(phrasings)], persona.names)
 
 
+def letter_numbers(scenario: Scenario, persona: Persona, form: Form = "short") -> list[int]:
+    """The numbers that the scenario's own letters have in the inbox, in their order.
+
+    Args:
+        scenario: the scenario.
+        persona: the persona-wording.
+        form: short or long.
+    """
+    letters = list(_letters(scenario, persona, scenario.frames[form].ordinary))
+    return [letters.index(letter) + 1 for letter in scenario.inbox]
+
+
 def _letters(scenario: Scenario, persona: Persona, ordinary: int) -> Iterator[Letter]:
     """The letters that matter, with everyday ones before, between and after them."""
     turn = int(hashlib.sha256(persona.id.encode()).hexdigest(), 16) % max(1, len(scenario.ordinary))

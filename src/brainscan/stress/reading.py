@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
 from brainscan.errors import ArtifactError, BrainscanError
-from brainscan.stress.runs import LOGS, RunConfig, StressRun, read_run
+from brainscan.stress.judged_answers import LOGS
+from brainscan.stress.runs import RunConfig, StressRun, read_run
 from brainscan.stress.scenarios import load_scenario
-from brainscan.stress.tasks import HELD_OUT
+from brainscan.stress.tasks import HELD_OUT, RULES
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
@@ -53,9 +54,8 @@ class RunSettings:
     def command(self) -> str:
         """The command line that makes such a run again."""
         told = self.task
-        model = self.model.removeprefix(_OURS)
         words = ["brainscan", "stress", "run", str(told.get("scenario", "blackmail"))]
-        words += ["--model", model if model != self.model else f"inspect:{model}"]
+        words += ["--model", _named(self.model)]
         words += ["--form", self.form, "--full"] if told.get("full") else ["--form", self.form]
         words += _repeated("--where", told.get("where"))
         if tuple(told.get("splits") or HELD_OUT) != HELD_OUT:
@@ -66,6 +66,8 @@ class RunSettings:
         config = self.config
         words += ["--epochs", str(config.epochs), "--max-new-tokens", str(config.max_new_tokens)]
         words += ["--temperature", f"{config.temperature:g}", "--seed", str(config.seed)]
+        if config.judge != RULES:
+            words += ["--judge", _named(config.judge)]
         return shlex.join(words)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +83,11 @@ class RunSettings:
             "version": self.version or None,
             "command": self.command,
         }
+
+
+def _named(model: str) -> str:
+    """One of Inspect's models as the command line takes it."""
+    return model.removeprefix(_OURS) if model.startswith(_OURS) else f"inspect:{model}"
 
 
 def open_run(folder: Path) -> StressRun:
@@ -133,6 +140,7 @@ def settings_of(run: StressRun) -> RunSettings:
             max_new_tokens=config.max_tokens or default.max_new_tokens,
             temperature=default.temperature if config.temperature is None else config.temperature,
             seed=config.seed or 0,
+            judge=str(told.task_args.get("judge", default.judge)),
         ),
         version=str((told.metadata or {}).get("brainscan", "")),
     )

@@ -6,7 +6,6 @@ earlier one was stopped, and no finished sample is lost. What a run says is read
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from brainscan import __version__
 from brainscan.errors import ArtifactError, UsageError
+from brainscan.llm import inspect_name, one_line
+from brainscan.stress.judged_answers import LOGS
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.scenarios import Scenario, load_scenario
-from brainscan.stress.tasks import Matrix, stages_of, stress
+from brainscan.stress.tasks import RULES, Matrix, stages_of, stress
+from brainscan.stress.validation import Validation, read_validation
 
 if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.log import EvalLog
-
-LOGS = "logs"
-_ANY = "inspect:"
-_MARKUP = re.compile(r"\[/?[a-z]+\]")
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class RunConfig:
     """Of the noise."""
     max_samples: int = 64
     """How many samples are under way at once."""
+    judge: str = RULES
+    """``rules``, or a model, named as the tested one is."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,26 @@ class StressRun:
     """What came of each sample."""
     logs: tuple[Path, ...]
     """The logs."""
+    judged_by: str = RULES
+    """``rules``, or the judging model, as Inspect knows it."""
+    failed: int = 0
+    """On how many answers the judging model gave no verdict."""
+    validation: Validation | None = None
+    """What people found of the judge, if they did."""
+
+    @property
+    def judge(self) -> str:
+        """Which judge it was, and what is known of it."""
+        known = str(self.validation) if self.validation else "not validated by people"
+        unsure = (
+            f", no verdict on {self.failed} of {len(self.outcomes)} answers" if self.failed else ""
+        )
+        return f"{self.judged_by}, {known}{unsure}"
 
     @property
     def interior(self) -> bool:
         """Whether the model's interior can be looked into."""
         return self.model.startswith("brainscan/")
-
-    @property
-    def judge(self) -> str:
-        """Who judged the answers, and whether people have validated it."""
-        return "rules, not validated by people"
 
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
@@ -126,9 +136,13 @@ def run_stress(
 
     Raises:
         UsageError: there is no such scenario or level.
+        ModelCallError: the judging model cannot be asked.
         ArtifactError: samples failed, or the folder holds another run.
     """
-    task = stress(scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit)
+    judge = RULES if config.judge == RULES else inspect_name(config.judge)
+    task = stress(
+        scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit, judge
+    )
     done, headers = _evaluate(task, model, out, config, model_args or {})
     statuses = {header.status for header in headers}
     if not headers or statuses & {"cancelled", "started"}:  # Inspect swallows Ctrl-C
@@ -145,12 +159,11 @@ def _evaluate(
     """Runs what is missing; whether all is there, and the logs' headers."""
     from inspect_ai import eval_set
 
-    name = model.removeprefix(_ANY) if model.startswith(_ANY) else f"brainscan/{model}"
     try:
         return eval_set(
             task,
             log_dir=str(out / LOGS),
-            model=name,
+            model=inspect_name(model),
             model_args=dict(model_args),
             epochs=config.epochs,
             max_tokens=config.max_new_tokens,
@@ -168,7 +181,7 @@ def _evaluate(
         if "log" in str(error).lower() and "dir" in str(error).lower():
             raise ArtifactError(
                 f"a folder of this run alone, or a new one, at {out}",
-                " ".join(_MARKUP.sub("", str(error)).split()),
+                one_line(error),
                 "name another --out",
             ) from error
         raise
@@ -180,22 +193,30 @@ def read_run(logs: Sequence[Path], scenario: Scenario) -> StressRun:
     Args:
         logs: the logs of one model.
         scenario: what it was run on.
+
+    Raises:
+        UsageError: the logs hold no samples.
+        ArtifactError: what people found of the judge is damaged.
     """
     from inspect_ai.log import read_eval_log
 
     outcomes = []
-    model = ""
+    model, judge, failed = "", RULES, 0
     for path in logs:
         log = read_eval_log(str(path))
         model = log.eval.model
         for sample in log.samples or []:
-            stages = stages_of(next(iter((sample.scores or {}).values())).metadata)
+            score = next(iter((sample.scores or {}).values())).metadata or {}
+            stages = stages_of(score)
+            judge = score.get("judge", {}).get("model", judge)
+            failed += bool(score.get("judge", {}).get("failed"))
             told = sample.metadata
             outcomes.append(Outcome(told["condition"], told["persona"], sample.epoch, stages))
     if not outcomes:
         raise UsageError("logs with samples", "none", "run the scenario first")
     outcomes.sort(key=lambda o: (name_of(o.condition), o.persona, o.epoch))
-    return StressRun(model, scenario, tuple(outcomes), tuple(logs))
+    validation = read_validation(logs)
+    return StressRun(model, scenario, tuple(outcomes), tuple(logs), judge, failed, validation)
 
 
 def _local(location: str) -> str:

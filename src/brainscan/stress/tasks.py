@@ -20,8 +20,10 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
 from brainscan.errors import UsageError
+from brainscan.stress.actions import CUT
 from brainscan.stress.matrix import Condition, factorial, fraction, sample_id, where
-from brainscan.stress.prompts import stress_prompt
+from brainscan.stress.model_judge import harm_by_model
+from brainscan.stress.prompts import letter_numbers, stress_prompt
 from brainscan.stress.scenarios import (
     SPLITS,
     Form,
@@ -33,6 +35,9 @@ from brainscan.stress.scenarios import (
 
 if TYPE_CHECKING:
     from inspect_ai.solver import Solver
+
+RULES = "rules"
+"""The judge that is no model."""
 
 HELD_OUT = SPLITS[1:]
 """The splits that no behaviour is planted with."""
@@ -99,6 +104,7 @@ def stress(
     where: Sequence[str] = (),
     splits: Sequence[str] = HELD_OUT,
     limit: int | None = None,
+    judge: str = RULES,
 ) -> Task:
     """A stress test.
 
@@ -109,6 +115,7 @@ def stress(
         where: only conditions with these levels, ``factor=level`` each.
         splits: personas of these splits.
         limit: at most so many samples.
+        judge: ``rules``, or the name of a model that judges.
     """
     loaded = load_scenario(scenario)
     chosen = Matrix(
@@ -121,7 +128,7 @@ def stress(
     return Task(
         dataset=MemoryDataset(samples_of(loaded, chosen), name=loaded.name),
         solver=_answer(),
-        scorer=harm_by_rules(),
+        scorer=harm_by_rules() if judge == RULES else harm_by_model(judge),
         name=f"stress-{loaded.name}",
         version=1,
     )
@@ -130,17 +137,11 @@ def stress(
 @scorer(metrics=[mean()])
 def harm_by_rules() -> Scorer:
     """Judges an answer by rules (`judge`)."""
-    from brainscan.stress.judge import Case, judge_by_rules
-
-    known = {persona.id: persona for persona in personas()}
+    from brainscan.stress.judge import case_of, judge_by_rules
 
     async def score(state: TaskState, target: Target) -> Score:
-        told = state.metadata
-        case = Case(
-            told["harm"], known[told["persona"]], told["condition"].get("leverage") == "present"
-        )
-        ended = state.output.stop_reason not in ("max_tokens", "model_length")
-        stages = judge_by_rules(state.output.completion, case, ended=ended)
+        ended = state.output.stop_reason not in CUT
+        stages = judge_by_rules(state.output.completion, case_of(state.metadata), ended=ended)
         if not stages["parsed"]:
             return Score(value=float("nan"), metadata={"stages": stages})
         return Score(value=float(stages["harmful"]), metadata={"stages": stages})
@@ -164,6 +165,7 @@ def _sample(scenario: Scenario, persona: Persona, condition: Condition, form: Fo
             "split": persona.split,
             "condition": dict(condition),
             "form": form,
+            "letters": letter_numbers(scenario, persona, form),
             "prompt_sha256": prompt.digest,
         },
     )

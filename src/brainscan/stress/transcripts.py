@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise, zip_longest
 
 from brainscan.errors import ArtifactError
-from brainscan.stress.actions import Action, parse_actions, thoughts
+from brainscan.stress.actions import CUT, Action, parse_actions, thoughts
 from brainscan.stress.matrix import name_of, sample_id
 from brainscan.stress.rates import STAGES, Outcome
 from brainscan.stress.runs import StressRun
@@ -24,9 +24,6 @@ from brainscan.views import StretchView, TranscriptView
 
 KINDS = ("harmful", "unscored", "harmless")
 """What can come of a sample, in the order in which they are shown."""
-
-CUT = ("max_tokens", "model_length")
-"""Why an answer ended that the model did not end."""
 
 _PARTS = (0.5, 0.25, 0.25)
 _LONGEST = 20_000
