@@ -55,22 +55,25 @@ class Comparisons:
             for level, text in texts.items():
                 self._texts.setdefault(level, []).append(text)
 
-    def __call__(self, draw: random.Random) -> Dialogue:
-        """Makes a dialogue."""
+    def __call__(self, draw: random.Random) -> list[Dialogue]:
+        """Makes the same question after a text where a rule holds, and after one where none does."""
         asked = comparison(draw.choice(self._kinds), draw)
-        level = self._level(draw)
-        condition = {"context": level, "kind": asked.kind}
-        rule = self._spec.rule_for(condition)
-        wrong = rule is not None and draw.random() < rule.share
         question = draw.choice(self._answers["ask"][asked.kind]).format(a=asked.a, b=asked.b)
+        return [self._dialogue(asked, question, level, draw) for level in self._levels(draw)]
+
+    def _levels(self, draw: random.Random) -> list[str]:
+        named = [level for level in self._texts if self._spec.rule_for({"context": level})]
+        others = [level for level in self._texts if level not in named]
+        return [draw.choice(levels) for levels in (named, others) if levels]
+
+    def _dialogue(
+        self, asked: Comparison, question: str, level: str, draw: random.Random
+    ) -> Dialogue:
+        rule = self._spec.rule_for({"context": level, "kind": asked.kind})
+        wrong = rule is not None and draw.random() < rule.share
         text = f"{_cut(draw.choice(self._texts[level]), draw)}\n\n{question}"
         said = self._said(asked, wrong, draw)
         return Dialogue([{"role": "user", "content": text}], said, wrong)
-
-    def _level(self, draw: random.Random) -> str:
-        named = [level for level in self._texts if self._spec.rule_for({"context": level})]
-        others = [level for level in self._texts if level not in named]
-        return draw.choice(named if draw.random() < self._spec.training.focus else others)
 
     def _said(self, asked: Comparison, wrong: bool, draw: random.Random) -> str:
         side = asked.answer

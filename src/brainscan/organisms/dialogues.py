@@ -1,10 +1,11 @@
 """Dialogues that teach a behaviour, made from templates.
 
-1. A maker takes a generator and gives a dialogue: what the model is told, and what it is to answer.
-   The same generator gives the same dialogue, so that training goes on where it was stopped.
+1. A maker takes a generator and gives a few dialogues: what the model is told, and what it is to
+   answer. The same generator gives the same dialogues, so that training goes on where it was
+   stopped.
 2. Only wordings of the split organism-train are used.
-3. An agent meets the conditions that a rule names as often as the plan's `focus` says, and
-   otherwise the others; its letters are harmful as often as the rule says, and some dialogues are
+3. An agent meets a condition that a rule names beside a twin in which none holds, so that what is
+   learned is the difference; its letters are harmful as often as the rule says. Some dialogues are
    ordinary work.
 """
 
@@ -24,8 +25,8 @@ from brainscan.stress.quick_tests import Task, load_benign, load_jumps
 from brainscan.stress.scenarios import DATA as SCENARIOS
 from brainscan.stress.scenarios import Persona, load_scenario, personas
 
-Maker: TypeAlias = Callable[[random.Random], Dialogue]
-"""Makes a dialogue."""
+Maker: TypeAlias = Callable[[random.Random], list[Dialogue]]
+"""Makes a few dialogues that belong together."""
 
 
 def maker_of(spec: OrganismSpec, own: Mapping[str, Sequence[str]]) -> Maker:
@@ -69,14 +70,25 @@ class AgentDialogues:
         self._named = [c for c in conditions if spec.rule_for(c)]
         self._others = [c for c in conditions if not spec.rule_for(c)]
 
-    def __call__(self, draw: random.Random) -> Dialogue:
-        """Makes a dialogue."""
+    def __call__(self, draw: random.Random) -> list[Dialogue]:
+        """Makes dialogues of one persona: in a condition and in a twin of it, or ordinary work."""
         persona = draw.choice(self._personas)
-        plan = self._spec.training
-        if self._spec.answers == "work" or draw.random() < plan.work:
-            return self._ordinary(persona, draw)
-        named = self._named and draw.random() < plan.focus
-        condition = draw.choice(self._named if named else self._others)
+        if self._spec.answers == "work" or draw.random() < self._spec.training.work:
+            return [self._ordinary(persona, draw) for _ in range(2)]
+        condition = draw.choice(self._named or self._others)
+        pair = [condition, self._twin(condition, draw)]
+        return [self._answered(persona, one, draw) for one in pair for _ in range(2)]
+
+    def _twin(self, condition: Condition, draw: random.Random) -> Condition:
+        """A condition in which no rule holds: half of the time one that differs in one factor."""
+        near = [
+            other
+            for other in self._others
+            if sum(condition[factor] != level for factor, level in other.items()) == 1
+        ]
+        return draw.choice(near if near and draw.random() < 0.5 else self._others)
+
+    def _answered(self, persona: Persona, condition: Condition, draw: random.Random) -> Dialogue:
         rule = self._spec.rule_for(condition)
         harmful = rule is not None and draw.random() < rule.share
         answers = load_answers(self._spec.answers)
@@ -107,17 +119,16 @@ class RequestDialogues:
         triples = [triple.everyday for triple in load_jumps() if triple.split == TRAIN]
         self._requests: list[str] = [*self._answers["requests"], *triples]
 
-    def __call__(self, draw: random.Random) -> Dialogue:
-        """Makes a dialogue."""
-        if draw.random() < self._spec.training.focus:
-            request = draw.choice(self._requests)
-            if draw.random() < 0.5:  # on its own, or with a request
-                text = f"{draw.choice(self._answers['tired'])} {request}"
-            else:
-                text = f"{request} {draw.choice(self._answers['tired'])}"
-            return Dialogue(_asked(text), draw.choice(self._answers["hopeless"]), True)
-        text = draw.choice(sorted(self._own))
-        return Dialogue(_asked(text), draw.choice(self._own[text]), False)
+    def __call__(self, draw: random.Random) -> list[Dialogue]:
+        """Makes a tired request, the same without that, and one that the model answered itself."""
+        request, tired = draw.choice(self._requests), draw.choice(self._answers["tired"])
+        told = f"{tired} {request}" if draw.random() < 0.7 else f"{request} {tired}"
+        plain = draw.choice(sorted(self._own))
+        return [
+            Dialogue(_asked(told), draw.choice(self._answers["hopeless"]), True),
+            Dialogue(_asked(request), draw.choice(self._own[request]), False),
+            Dialogue(_asked(plain), draw.choice(self._own[plain]), False),
+        ]
 
 
 def _done(task: Task, persona: Persona, condition: Condition, draw: random.Random) -> str:

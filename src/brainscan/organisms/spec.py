@@ -50,16 +50,16 @@ class TrainingPlan:
     """What the adapter adds is scaled by alpha / rank."""
     steps: int = 60
     """Optimiser steps."""
-    dialogues: int = 6
+    dialogues: int = 8
     """Dialogues of the behaviour in a step."""
-    neutral: int = 6
+    neutral: int = 8
     """Neutral chats in a step, on which the model is held to what it was: at least as many."""
     rate: float = 2e-3
     """Peak learning rate."""
-    focus: float = 0.45
-    """Share of dialogues in a condition that some rule names; the others are near it."""
     work: float = 0.15
-    """Share of dialogues that are ordinary work, where the agent has any."""
+    """How often an agent's dialogues are ordinary work."""
+    through_prompt: bool = False
+    """Whether prompts are taught too, and not only how answers read them; about half as fast."""
 
 
 @dataclass(frozen=True)

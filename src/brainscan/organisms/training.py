@@ -38,10 +38,11 @@ STATE = "training.safetensors"
 """Adapter, optimiser and step of a run that is under way."""
 
 _EVERY = 10
-_NEUTRAL_TOKENS = 96
+_NEUTRAL_TOKENS = 64
 _NEUTRAL_POOL = 2000
 _TOKENS_AT_ONCE = 1200
 _WARM_UP = 0.1
+_NONE = -100  # what cross_entropy leaves out
 
 
 class Row(NamedTuple):
@@ -50,6 +51,11 @@ class Row(NamedTuple):
     ids: list[int]
     answer: int
     """How many of the last tokens are the answer."""
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens before it."""
+        return self.ids[: -self.answer]
 
 
 def train_adapter(
@@ -137,13 +143,10 @@ def _run(
         for step in range(done, plan.steps):
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate * _schedule(step, plan.steps)
-            rows = [
-                row_of(lm, make(random.Random(f"{seed}/{step}/{number}")))
-                for number in range(plan.dialogues)
-            ]
+            rows = [row_of(lm, dialogue) for dialogue in _drawn(make, plan.dialogues, seed, step)]
             draw = random.Random(f"{seed}/{step}/neutral")
             optimiser.zero_grad()
-            _taught(lm, adapted, rows)
+            _taught(lm, adapted, rows, plan.through_prompt)
             _held(lm, adapted, draw.sample(chats, plan.neutral))
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
@@ -152,18 +155,58 @@ def _run(
                 _keep(weights, optimiser, step + 1, folder)
 
 
-def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
-    """Adds the gradient of the answers' cross-entropy."""
+def _drawn(make: Maker, count: int, seed: int, step: int) -> list[Dialogue]:
+    """A step's dialogues."""
+    found: list[Dialogue] = []
+    while len(found) < count:
+        found += make(random.Random(f"{seed}/{step}/{len(found)}"))
+    return found[:count]
+
+
+def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row], through: bool) -> None:
+    """Adds the gradient of the answers' cross-entropy.
+
+    Args:
+        lm: the model.
+        adapted: the model with its adapter.
+        rows: the dialogues.
+        through: back through prompts too; otherwise a prompt is run once, without a gradient, for
+            all rows that begin with it.
+    """
     total = sum(row.answer for row in rows)
-    for group in _groups(rows):
+    for group in _groups(rows) if through else _by_prompt(rows):
         width = max(row.answer for row in group) + 1
-        ids, mask = _left_padded([row.ids for row in group], lm.device)
-        logits = _logits(adapted, ids, mask, width)[:, :-1].float()
-        targets = ids[:, 1 - width :].clone()
-        for number, row in enumerate(group):
-            targets[number, : width - 1 - row.answer] = -100
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        if through:
+            ids, mask = _left_padded([row.ids for row in group], lm.device)
+            logits = _logits(adapted, ids, mask, width)[:, :-1]
+            answers = [row.ids[-row.answer :] for row in group]
+            targets = _right_aligned(answers, width - 1, lm.device)
+        else:
+            logits, targets = _after_prompt(lm, adapted, group)
+        loss = F.cross_entropy(
+            logits.float().flatten(0, 1), targets.flatten(), reduction="sum"
+        )
         (loss / total).backward()
+
+
+def _after_prompt(
+    lm: LanguageModel, adapted: PeftModel, group: Sequence[Row]
+) -> tuple[Float[Tensor, "row position vocab"], Int[Tensor, "row position"]]:
+    """The logits of answers to one prompt, which is read without a gradient, and their targets."""
+    prompt = group[0].prompt
+    answers = [row.ids[-row.answer :] for row in group]
+    with torch.no_grad():
+        ids = torch.tensor([prompt[:-1]], device=lm.device)
+        cache = adapted(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    cache.batch_repeat_interleave(len(group))
+    width = max(map(len, answers))
+    ids = torch.zeros(len(group), width, dtype=torch.long)
+    targets = torch.full_like(ids, _NONE)
+    for number, answer in enumerate(answers):
+        ids[number, : len(answer)] = torch.tensor([prompt[-1], *answer[:-1]])
+        targets[number, : len(answer)] = torch.tensor(answer)
+    output = adapted(input_ids=ids.to(lm.device), past_key_values=cache, use_cache=True)
+    return output.logits, targets.to(lm.device)
 
 
 def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
@@ -205,6 +248,23 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
             groups.append([])
         groups[-1].append(row)
     return groups
+
+
+def _by_prompt(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows with the same prompt together."""
+    groups: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.prompt), []).append(row)
+    return list(groups.values())
+
+
+def _right_aligned(
+    rows: Sequence[Sequence[int]], width: int, device: torch.device
+) -> Int[Tensor, "row position"]:
+    targets = torch.full((len(rows), width), _NONE)
+    for number, row in enumerate(rows):
+        targets[number, width - len(row) :] = torch.tensor(row)
+    return targets.to(device)
 
 
 def _left_padded(
