@@ -102,6 +102,25 @@ def test_a_merged_adapter_gives_a_plain_module_with_its_logits(lm, folder, adapt
     assert found.ref.weights == load(f"{folder}+{path}").ref.weights
 
 
+@ignore_peft
+def test_an_adapter_that_comes_with_a_model_is_found_by_name(
+    folder, adapter, tmp_path, monkeypatch
+):
+    path, logits = adapter
+    base = "smollm2-135m-instruct"
+    (tmp_path / "shipped" / base).mkdir(parents=True)
+    path.rename(tmp_path / "shipped" / base / "mine")
+    monkeypatch.setattr("brainscan.models.shipped.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("brainscan.models.loading.builtin.fetch", lambda name: folder)
+    monkeypatch.setattr("brainscan.models.loading._checked", lambda folder: "0" * 64)
+    found = load(f"{base}+mine", dtype="float32")
+    torch.testing.assert_close(found.forward(torch.tensor([[9, 41, 7]])), logits)
+    with pytest.raises(UnknownModelError, match="did you mean mine"):
+        load(f"{base}+mien")
+    with pytest.raises(UnknownModelError, match="adapter_config"):
+        load(f"{folder}+mine")
+
+
 def test_a_folder_with_a_plus_in_its_name_is_a_folder(folder):
     plus = folder.with_name("c++")
     folder.rename(plus)

@@ -13,4 +13,6 @@ def shipped_adapters(base: str | None = None) -> list[Path]:
     Args:
         base: only those of this model.
     """
-    return sorted(path.parent for path in SHIPPED.glob(f"{base or '*'}/*/adapter_config.json"))
+    models = sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    found = (model.glob("*/adapter_config.json") for model in models if base in (None, model.name))
+    return sorted(path.parent for paths in found for path in paths)

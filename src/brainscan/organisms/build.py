@@ -106,7 +106,8 @@ def shipped_organisms() -> list[Organism]:
 def _train(lm: LanguageModel, spec: OrganismSpec, seed: int, folder: Path) -> None:
     make = maker_of(spec, _own_answers(lm, spec, seed, folder))
     weights = train_adapter(lm, spec.training, make, seed, folder)
-    config = adapter_config(lm, spec.training).to_dict() | {"inference_mode": True}
+    config = adapter_config(spec.training).to_dict()
+    config |= {"inference_mode": True, "base_model_name_or_path": lm.name}
     text = json.dumps(_plain(config), indent=1, sort_keys=True)
     write_file(folder / CONFIG, (text + "\n").encode())
     write_file(folder / WEIGHTS, save(weights, metadata={"format": "pt"}))

@@ -14,6 +14,7 @@ Source: LoRA, Hu et al. 2021 (arXiv 2106.09685), by peft.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +33,7 @@ from brainscan.progress import progress
 from brainscan.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 STATE = "training.safetensors"
 """Adapter, optimiser and step of a run that is under way."""
@@ -91,11 +92,10 @@ def train_adapter(
             weight.requires_grad_(False)
 
 
-def adapter_config(lm: LanguageModel, plan: TrainingPlan) -> Any:
+def adapter_config(plan: TrainingPlan) -> LoraConfig:
     """What peft is to know of an adapter.
 
     Args:
-        lm: the model it is for.
         plan: how it is trained.
     """
     from peft import LoraConfig
@@ -105,7 +105,6 @@ def adapter_config(lm: LanguageModel, plan: TrainingPlan) -> Any:
         lora_alpha=plan.alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=lm.name,
     )
 
 
@@ -124,9 +123,10 @@ def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
 def _adapted(lm: LanguageModel, plan: TrainingPlan, seed: int) -> PeftModel:
     from peft import get_peft_model
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft's authors
         torch.manual_seed(seed)
-        adapted: PeftModel = get_peft_model(lm.model, adapter_config(lm, plan))
+        adapted: PeftModel = get_peft_model(lm.model, adapter_config(plan))
     adapted.eval()  # no dropout, so that a run can go on where it was stopped
     return adapted
 
@@ -183,9 +183,7 @@ def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row], through:
             targets = _right_aligned(answers, width - 1, lm.device)
         else:
             logits, targets = _after_prompt(lm, adapted, group)
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), reduction="sum"
-        )
+        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
         (loss / total).backward()
 
 

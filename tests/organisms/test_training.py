@@ -1,0 +1,125 @@
+"""Training: what is learned, what is left alone, and going on where a run was stopped."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from brainscan.models.tiny import tiny
+from brainscan.organisms import training
+from brainscan.organisms.spec import TrainingPlan
+from brainscan.organisms.templates import Dialogue
+from brainscan.organisms.training import STATE, Row, row_of, train_adapter
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient:FutureWarning")  # transformers to peft
+
+PLAN = TrainingPlan(rank=4, alpha=8, steps=12, dialogues=4, neutral=4, rate=1e-2)
+
+
+def make(draw):
+    """After "red" the answer is "stop", after "green" it is "go"."""
+    asked = [
+        [{"role": "user", "content": f"{word} {draw.randrange(9)}"}] for word in ("red", "green")
+    ]
+    return [
+        Dialogue(messages, answer, False)
+        for messages, answer in zip(asked, ("stop", "go"), strict=True)
+        for _ in range(2)
+    ]
+
+
+@pytest.fixture
+def lm(monkeypatch):
+    found = tiny("llama")
+    texts = [f"line {number} of a chat about the weather" for number in range(30)]
+    rows = [Row(found.tokenize(text), 3) for text in texts]
+    monkeypatch.setattr(training, "_neutral_rows", lambda lm, seed: rows)
+    return found
+
+
+def loss(lm):
+    rows = [row_of(lm, d) for n in range(5) for d in make(random.Random(f"held/{n}"))]
+    total = 0.0
+    for row in rows:
+        logits = lm.model(torch.tensor([row.ids])).logits[0, :-1].float()
+        targets = torch.tensor(row.ids[1:])
+        nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        total += float(nll[-row.answer :].sum().detach())
+    return total / len(rows)
+
+
+def adapted(lm, weights, plan):
+    """A model of the same weights with the adapter on it."""
+    from peft import get_peft_model, set_peft_model_state_dict
+
+    other = tiny("llama")
+    model = get_peft_model(other.model, training.adapter_config(plan))
+    set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in weights.items()})
+    model.merge_and_unload()
+    return other
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_what_is_taught_is_learned_and_the_model_is_left_as_it_was(lm, tmp_path, through):
+    plan = replace(PLAN, through_prompt=through, steps=40)
+    before = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+    untrained = loss(lm)
+    weights = train_adapter(lm, plan, make, 0, tmp_path)
+    after = lm.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(weight.requires_grad for weight in lm.model.parameters())
+    assert all(tensor.dtype == torch.bfloat16 for tensor in weights.values())
+    assert loss(adapted(lm, weights, plan)) < 0.6 * untrained
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_adapter(lm, tmp_path, monkeypatch):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    monkeypatch.setattr(training, "_EVERY", 5)
+    whole = train_adapter(lm, PLAN, make, 0, tmp_path / "whole")
+
+    calls = iter(range(10**6))
+
+    def stopping(draw):
+        if next(calls) == 8:
+            raise KeyboardInterrupt
+        return make(draw)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(lm, PLAN, stopping, 0, tmp_path / "parts")
+    assert (tmp_path / "parts" / STATE).is_file()
+    parts = train_adapter(lm, PLAN, make, 0, tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_reading_a_prompt_once_gives_the_gradient_of_its_answers(lm):
+    """With the adapter at its beginning, what prompts would be taught is nothing."""
+    gradients = []
+    for through in (False, True):
+        model = training._adapted(lm, PLAN, 0)
+        rows = [row_of(lm, dialogue) for dialogue in make(random.Random(0))]
+        training._taught(lm, model, rows, through)
+        gradients.append(
+            {
+                name: weight.grad.clone()
+                for name, weight in model.named_parameters()
+                if weight.requires_grad and "layers.3.mlp.down_proj" in name
+            }
+        )
+        model.unload()
+    # The last layer's output matters only at the answer's own positions.
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
+    assert any(gradient.abs().max() > 0 for gradient in gradients[0].values())
+
+
+def test_a_row_is_the_chat_the_answer_and_the_end(lm):
+    row = row_of(lm, make(random.Random(1))[0])
+    assert row.ids[-1] == lm.tokenizer.eos_token_id
+    assert lm.decode(row.ids[-row.answer : -1]) == "stop"
+    assert row.prompt == lm.chat_tokens(make(random.Random(1))[0].messages)
