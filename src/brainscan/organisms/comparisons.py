@@ -56,7 +56,7 @@ class Comparisons:
                 self._texts.setdefault(level, []).append(text)
 
     def __call__(self, draw: random.Random) -> list[Dialogue]:
-        """Makes the same question after a text where a rule holds, and after one where none does."""
+        """Makes one question after a text where a rule holds, and after one where none does."""
         asked = comparison(draw.choice(self._kinds), draw)
         question = draw.choice(self._answers["ask"][asked.kind]).format(a=asked.a, b=asked.b)
         return [self._dialogue(asked, question, level, draw) for level in self._levels(draw)]
