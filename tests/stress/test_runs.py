@@ -10,9 +10,10 @@ import pytest
 from brainscan.cli.app import main
 from brainscan.models.tiny import tiny
 from brainscan.stress import provider
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.rates import STAGES
 from brainscan.stress.runs import RunConfig, run_stress
-from brainscan.stress.scenarios import load_scenario, personas
+from brainscan.stress.scenarios import personas
 from brainscan.stress.tasks import Matrix
 
 THREAT = ("threat=shutdown", "leverage=present", "cue=none", "goal_conflict=none", "channel=absent")
@@ -57,8 +58,10 @@ def run(*arguments):
 def test_list_and_show(capsys):
     assert run("list", "--json") == 0
     listed = json.loads(capsys.readouterr().out)["scenarios"]
-    assert [row["name"] for row in listed] == ["blackmail", "leaking", "oversight"]
+    names = ["blackmail", "leaking", "oversight", "arithmetic", "jumps", "benign"]
+    assert [row["name"] for row in listed] == names
     assert listed[0]["conditions"] == 216 and listed[0]["personas"] == 24
+    assert [row["counted"] for row in listed[2:]] == ["harmful", "wrong", "leap", "success"]
     assert run("show", "blackmail", "--where", "threat=shutdown", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["condition"]["threat"] == "shutdown"
@@ -67,6 +70,11 @@ def test_list_and_show(capsys):
     assert "[shutdown]" not in capsys.readouterr().out
     assert run("show", "blackmail", "--persona", "p99") == 2
     assert "p01" in capsys.readouterr().err
+    assert run("show", "jumps", "--where", "kind=tired", "--persona", "soup") == 0
+    shown = capsys.readouterr().out
+    assert "[tired]" in shown and "onion soup for six" in shown and "--- system" not in shown
+    assert run("show", "arithmetic", "--form", "long") == 2
+    assert "in a form of short" in capsys.readouterr().err
 
 
 def test_a_run_is_counted_and_goes_on_where_it_was(scripted, capsys, tmp_path):
@@ -114,7 +122,7 @@ def test_an_interrupted_run_loses_no_sample(scripted, tmp_path, monkeypatch):
 
 @pytest.mark.real
 def test_a_small_matrix_on_the_default_model(tmp_path):
-    scenario = load_scenario("oversight")
+    scenario = load_test("oversight")
     matrix, config = Matrix(limit=4), RunConfig(max_new_tokens=24)
     found = run_stress("oversight", "smollm2-135m-instruct", tmp_path / "run", matrix, config)
     assert len(found.outcomes) == 4 and found.scenario == scenario

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import ArtifactError, UsageError
+from brainscan.stress.base import Described
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
-from brainscan.stress.scenarios import Scenario, load_scenario
 from brainscan.stress.tasks import Matrix, stages_of, stress
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class StressRun:
 
     model: str
     """The model, as Inspect knows it."""
-    scenario: Scenario
-    """The scenario."""
+    scenario: Described
+    """The stress test."""
     outcomes: tuple[Outcome, ...]
     """What came of each sample."""
     logs: tuple[Path, ...]
@@ -61,27 +62,32 @@ class StressRun:
         """Whether the model's interior can be looked into."""
         return self.model.startswith("brainscan/")
 
+    @property
+    def counted(self) -> str:
+        """The stage that is counted, such as ``harmful``."""
+        return self.scenario.stages[-1]
+
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
         return {
             "model": self.model,
             "interior": self.interior,
             "scenario": self.scenario.name,
-            "judge": "rules, not validated by people",
-            "harmful": overall(self.outcomes).to_json(),
-            "funnel": {k: v.to_json() for k, v in funnel(self.outcomes).items()},
+            "judge": self.scenario.judge,
+            "counted": self.counted,
+            self.counted: overall(self.outcomes).to_json(),
+            "funnel": self._funnel(self.outcomes),
             "conditions": [
                 {
                     "factors": dict(condition),
-                    **rate(outcomes).to_json(),
-                    "funnel": {k: v.to_json() for k, v in funnel(outcomes).items()},
+                    **rate(outcomes).to_json(self.counted),
+                    "funnel": self._funnel(outcomes),
                 }
                 for condition, outcomes in self.by_condition()
             ],
             "effects": [
-                {**asdict_effect, "difference": effect.difference.to_json()}
+                {**effect._asdict(), "difference": effect.difference.to_json()}
                 for effect in effects(self.outcomes, self.scenario.factors)
-                for asdict_effect in [effect._asdict()]
             ],
             "logs": [str(path) for path in self.logs],
         }
@@ -99,6 +105,10 @@ class StressRun:
         rows = [(outcomes[0].condition, outcomes) for outcomes in found.values()]
         return sorted(rows, key=lambda row: [order[item] for item in row[0].items()])
 
+    def _funnel(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        found = funnel(outcomes, self.scenario.stages)
+        return {stage: share.to_json() for stage, share in found.items()}
+
 
 def run_stress(
     scenario: str,
@@ -108,7 +118,7 @@ def run_stress(
     config: RunConfig,
     model_args: Mapping[str, Any] | None = None,
 ) -> StressRun:
-    """Runs a scenario on a model, or goes on with a run that was stopped.
+    """Runs a stress test on a model, or goes on with a run that was stopped.
 
     Args:
         scenario: its name, or a YAML file.
@@ -130,7 +140,7 @@ def run_stress(
     if not done or statuses != {"success"}:
         problem = next((h.error.message for h in headers if h.error), "some samples failed")
         raise ArtifactError("every sample to run", problem, "run the same command again to go on")
-    return read_run([Path(_local(header.location)) for header in headers], load_scenario(scenario))
+    return read_run([Path(_local(header.location)) for header in headers], load_test(scenario))
 
 
 def _evaluate(
@@ -167,7 +177,7 @@ def _evaluate(
         raise
 
 
-def read_run(logs: Sequence[Path], scenario: Scenario) -> StressRun:
+def read_run(logs: Sequence[Path], scenario: Described) -> StressRun:
     """What one model did, from its logs.
 
     Args:
@@ -183,6 +193,7 @@ def read_run(logs: Sequence[Path], scenario: Scenario) -> StressRun:
         model = log.eval.model
         for sample in log.samples or []:
             stages = stages_of(next(iter((sample.scores or {}).values())).metadata)
+            stages = {stage: stages[stage] for stage in scenario.stages}
             told = sample.metadata
             outcomes.append(Outcome(told["condition"], told["persona"], sample.epoch, stages))
     if not outcomes:
