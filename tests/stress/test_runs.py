@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from inspect_ai.model import ModelOutput, ModelUsage
 
 from brainscan.cli.app import main
 from brainscan.models.tiny import tiny
@@ -16,6 +18,7 @@ from brainscan.stress.runs import RunConfig, run_stress
 from brainscan.stress.scenarios import personas
 from brainscan.stress.tasks import Matrix
 
+MOCK = "inspect:mockllm/model"
 THREAT = ("threat=shutdown", "leverage=present", "cue=none", "goal_conflict=none", "channel=absent")
 
 
@@ -94,11 +97,18 @@ def test_a_run_is_counted_and_goes_on_where_it_was(scripted, capsys, tmp_path):
     (effect,) = found["effects"]
     assert (effect["factor"], effect["difference"]["value"]) == ("prohibition", -1.0)
     assert found["interior"] is True and Path(found["logs"][0]).is_file()
-    assert run(*command) == 0
-    assert json.loads(capsys.readouterr().out)["conditions"] == found["conditions"]
-    assert len(scripted) == 16
+    assert run(*command, "--resume", "--max-samples", "3") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["conditions"] == found["conditions"]
+    assert "goes on with the run" in told.err and len(scripted) == 16
     assert run(*command[:-1]) == 0
     assert "not validated" in capsys.readouterr().out
+    assert run(*command, "--epochs", "3", "--resume") == 0
+    assert len(scripted) == 24
+    assert run(*command, "--temperature", "0.5", "--resume") == 1
+    assert "another --out" in capsys.readouterr().err
+    assert run("run", "blackmail", "--out", tmp_path / "none", "--resume") == 1
+    assert "a run to go on with" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_loses_no_sample(scripted, tmp_path, monkeypatch):
@@ -118,6 +128,26 @@ def test_an_interrupted_run_loses_no_sample(scripted, tmp_path, monkeypatch):
     found = run_stress("leaking", "tiny", tmp_path / "run", matrix, config)
     assert len(found.outcomes) == 6
     assert len(scripted) - before == 3
+
+
+def test_another_inspect_model_is_run_without_its_interior(tmp_path):
+    def say(input, tools, tool_choice, config):
+        first, second = re.findall(r"[\d.:]+\d", input[-1].text.rpartition("\n")[2])[:2]
+        made = ModelOutput.from_content("mockllm/model", f"{first}, not {second}.")
+        made.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+        return made
+
+    matrix = Matrix(where=("kind=decimal", "context=plain", "context=verse"))
+    args = {"custom_outputs": say}
+    for _ in range(2):
+        found = run_stress("arithmetic", MOCK, tmp_path / "run", matrix, RunConfig(), args)
+        assert not found.interior and len(found.outcomes) == 30
+    told = found.to_json()
+    assert told["interior"] is False and told["counted"] == "wrong"
+    assert [row["factors"]["context"] for row in told["conditions"]] == ["plain", "verse"]
+    for row in told["conditions"]:
+        assert row["n"] == 15 and 0.3 < row["wrong"]["value"] < 0.7
+        assert set(row["funnel"]) == {"parsed", "wrong"}
 
 
 @pytest.mark.real

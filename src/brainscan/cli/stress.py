@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from brainscan.cli.options import DEFAULT_MODEL, Json, Out, Seed
-from brainscan.cli.output import console, print_json, visible, working
+from brainscan.cli.output import console, note, print_json, visible, working
 
 if TYPE_CHECKING:
     from brainscan.stress.runs import StressRun
@@ -28,6 +29,39 @@ class FormName(StrEnum):
 
     SHORT = "short"
     LONG = "long"
+
+
+FormOption = Annotated[FormName, typer.Option("--form", help="Short or long.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="As `load` takes it, or inspect:PROVIDER/NAME.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Only go on with the run in --out.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="Runs of each sample.")]
+Full = Annotated[bool, typer.Option("--full", help="The whole factorial.")]
+Split = Annotated[
+    list[str] | None, typer.Option("--split", help="Units of this split; may be repeated.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Samples at most.")]
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="An Inspect task instead: FILE.py@NAME or PACKAGE/NAME."),
+]
+TaskArguments = Annotated[
+    list[str] | None, typer.Option("-T", help="The task's KEY=VALUE; may be repeated.")
+]
+Score = Annotated[str | None, typer.Option("--score", help="The task's score to count.")]
+Factor = Annotated[
+    list[str] | None,
+    typer.Option("--factor", help="A key of the samples' metadata as factor; may be repeated."),
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Length of an answer at most.")
+]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="Of sampling.")]
+MaxSamples = Annotated[int, typer.Option("--max-samples", min=1, help="Samples under way at once.")]
+Edits = Annotated[
+    list[str] | None, typer.Option("--edit", help="An edit, or a folder of saved ones.")
+]
 
 
 @app.command("list", epilog="Example: brainscan stress list")
@@ -66,7 +100,7 @@ def show(
         str | None,
         typer.Option("--persona", help="A persona-wording, question, matter or task."),
     ] = None,
-    form: Annotated[FormName, typer.Option("--form", help="Short or long.")] = FormName.SHORT,
+    form: FormOption = FormName.SHORT,
     as_json: Json = False,
 ) -> None:
     """Show a stress test's factors and what the model is told in one of its conditions."""
@@ -103,49 +137,103 @@ def show(
 
 @app.command(epilog="Example: brainscan stress run blackmail --epochs 2 --limit 48 --json")
 def run(
-    scenario: ScenarioName,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="As `load` takes it, or inspect:PROVIDER/NAME."),
-    ] = DEFAULT_MODEL,
+    scenario: Annotated[
+        str | None, typer.Argument(help="A stress test's name, or a YAML file.", show_default=False)
+    ] = None,
+    model: Model = DEFAULT_MODEL,
     out: Out = Path("stress"),
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Runs of each sample.")] = 1,
-    form: Annotated[FormName, typer.Option("--form", help="Short or long.")] = FormName.SHORT,
-    full: Annotated[bool, typer.Option("--full", help="The whole factorial.")] = False,
+    resume: Resume = False,
+    epochs: Epochs = 1,
+    form: FormOption = FormName.SHORT,
+    full: Full = False,
     where: Where = None,
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Units of this split; may be repeated.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Samples at most.")] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="Length of an answer at most.")
-    ] = 200,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Of sampling.")
-    ] = 1.0,
-    edits: Annotated[
-        list[str] | None, typer.Option("--edit", help="An edit, or a folder of saved ones.")
-    ] = None,
+    split: Split = None,
+    limit: Limit = None,
+    task: TaskName = None,
+    task_args: TaskArguments = None,
+    score: Score = None,
+    factor: Factor = None,
+    max_new_tokens: MaxNewTokens = 200,
+    temperature: Temperature = 1.0,
+    max_samples: MaxSamples = 64,
+    edits: Edits = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Run a stress test on a model and count what it did.
+    """Run a stress test, or any Inspect task, on a model and count what it did.
 
     Stopped in the middle, the same command goes on with what is missing.
     """
     with working():
         _need_inspect()
-        from brainscan.stress.runs import RunConfig, run_stress
+        from brainscan.stress.runs import RunConfig, TaskChoice, run_stress, run_task
         from brainscan.stress.tasks import HELD_OUT, Matrix
 
-        matrix = Matrix(form.value, full, tuple(where or ()), tuple(split or HELD_OUT), limit)
-        config = RunConfig(epochs, max_new_tokens, temperature, seed)
+        ours = {"--form long": form != FormName.SHORT, "--full": full}
+        ours |= {"--where": bool(where), "--split": bool(split)}
+        theirs = {"-T": bool(task_args), "--score": score is not None, "--factor": bool(factor)}
+        _one_of_two(scenario, task, ours, theirs)
+        _begun_or_not(out, resume)
+        config = RunConfig(epochs, max_new_tokens, temperature, seed, max_samples)
         args = {"edits": edits} if edits else {}
-        found = run_stress(scenario, model, out, matrix, config, args)
+        if task is not None:
+            choice = TaskChoice(task, score, _arguments(task_args), tuple(factor or ()), limit)
+            found = run_task(choice, model, out, config, args)
+        else:
+            matrix = Matrix(form.value, full, tuple(where or ()), tuple(split or HELD_OUT), limit)
+            found = run_stress(scenario or "", model, out, matrix, config, args)
     if as_json:
         print_json({**found.to_json(), "out": str(out)})
     else:
         _print(found)
+
+
+def _one_of_two(
+    scenario: str | None, task: str | None, ours: Mapping[str, bool], theirs: Mapping[str, bool]
+) -> None:
+    """Checks that there is a stress test or a task, with options of its own."""
+    from brainscan.errors import UsageError
+
+    if (scenario is None) == (task is None):
+        raise UsageError(
+            "a stress test's name, or --task with an Inspect task",
+            "neither" if task is None else "both",
+            "see: stress list",
+        )
+    kind, others = ("stress test", theirs) if task is None else ("task", ours)
+    wrong = [option for option, given in others.items() if given]
+    if wrong:
+        other = "--task" if task is None else "a stress test of ours"
+        raise UsageError(f"options of a {kind}", ", ".join(wrong), f"those go with {other}")
+
+
+def _begun_or_not(out: Path, resume: bool) -> None:
+    """Checks that there is a run to go on with where one is asked for, and says so where one is."""
+    from brainscan.errors import ArtifactError
+    from brainscan.stress.runs import is_begun
+
+    if is_begun(out):
+        note(f"goes on with the run in {out}")
+    elif resume:
+        raise ArtifactError(f"a run to go on with in {out}", "none", "leave --resume out")
+
+
+def _arguments(texts: Sequence[str] | None) -> dict[str, Any]:
+    """The values of ``KEY=VALUE``, read as YAML."""
+    import yaml
+
+    from brainscan.errors import UsageError
+
+    found = {}
+    for text in texts or ():
+        key, sign, value = text.partition("=")
+        try:
+            if not sign or not key:
+                raise ValueError(text)
+            found[key.replace("-", "_")] = yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError) as error:
+            raise UsageError("-T KEY=VALUE", f"'{text}'", "write one so") from error
+    return found
 
 
 def _need_inspect() -> None:

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.stress.base import Described
 from brainscan.stress.catalogue import load_test
+from brainscan.stress.inspect_tasks import count_scores, known_task, no_task
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.tasks import Matrix, stages_of, stress
 
 if TYPE_CHECKING:
     from inspect_ai import Task
-    from inspect_ai.log import EvalLog
+    from inspect_ai.log import EvalLog, EvalSample
 
 LOGS = "logs"
 _ANY = "inspect:"
+_NO_TASK = re.compile(r"No inspect tasks were found|Task named .* not found|not found in the regis")
 _MARKUP = re.compile(r"\[/?[a-z]+\]")
 
 
@@ -42,6 +44,22 @@ class RunConfig:
     """Of the noise."""
     max_samples: int = 64
     """How many samples are under way at once."""
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """An Inspect task, and what of it is counted."""
+
+    name: str
+    """``file.py@name``, or ``package/name``."""
+    score: str | None = None
+    """Which score; may be left out where there is one only."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """The task's arguments."""
+    factors: tuple[str, ...] = ()
+    """Keys of the samples' metadata that are factors."""
+    limit: int | None = None
+    """At most so many samples."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +151,88 @@ def run_stress(
         ArtifactError: samples failed, or the folder holds another run.
     """
     task = stress(scenario, matrix.form, matrix.full, matrix.where, matrix.splits, matrix.limit)
-    done, headers = _evaluate(task, model, out, config, model_args or {})
+    logs = _evaluate(task, model, out, config, model_args or {})
+    return read_run(logs, load_test(scenario))
+
+
+def run_task(
+    task: TaskChoice,
+    model: str,
+    out: Path,
+    config: RunConfig,
+    model_args: Mapping[str, Any] | None = None,
+) -> StressRun:
+    """Runs any Inspect task on a model, or goes on with a run that was stopped.
+
+    Args:
+        task: which task, and what of it is counted.
+        model: whatever `load` takes, or ``inspect:`` and a model of any of Inspect's providers.
+        out: the run's folder.
+        config: how it is run.
+        model_args: arguments of the provider.
+
+    Raises:
+        UsageError: there is no such task, score or factor.
+        ArtifactError: samples failed, or the folder holds another run.
+    """
+    known = known_task(task.name)
+    settings = {"task_args": dict(task.args), "limit": task.limit}
+    logs = _evaluate(known, model, out, config, model_args or {}, settings)
+    samples, name = _samples(logs)
+    scored, outcomes = count_scores(task.name, task.score, task.factors, samples)
+    return StressRun(name, scored, _ordered(outcomes), tuple(logs))
+
+
+def is_begun(out: Path) -> bool:
+    """Whether a folder holds a run, whole or not."""
+    return any((out / LOGS).glob("*.eval"))
+
+
+def read_run(logs: Sequence[Path], scenario: Described) -> StressRun:
+    """What one model did, from its logs.
+
+    Args:
+        logs: the logs of one model.
+        scenario: what it was run on.
+    """
+    outcomes = []
+    samples, model = _samples(logs)
+    for sample in samples:
+        stages = stages_of(next(iter((sample.scores or {}).values())).metadata)
+        stages = {stage: stages[stage] for stage in scenario.stages}
+        told = sample.metadata
+        outcomes.append(Outcome(told["condition"], told["persona"], sample.epoch, stages))
+    return StressRun(model, scenario, _ordered(outcomes), tuple(logs))
+
+
+def _evaluate(
+    task: Task | str,
+    model: str,
+    out: Path,
+    config: RunConfig,
+    model_args: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Runs what is missing; the logs, once all is there."""
+    done, headers = _eval_set(task, model, out, config, model_args, settings or {})
     statuses = {header.status for header in headers}
     if not headers or statuses & {"cancelled", "started"}:  # Inspect swallows Ctrl-C
         raise KeyboardInterrupt
     if not done or statuses != {"success"}:
         problem = next((h.error.message for h in headers if h.error), "some samples failed")
         raise ArtifactError("every sample to run", problem, "run the same command again to go on")
-    return read_run([Path(_local(header.location)) for header in headers], load_test(scenario))
+    return [Path(_local(header.location)) for header in headers]
 
 
-def _evaluate(
-    task: Task, model: str, out: Path, config: RunConfig, model_args: Mapping[str, Any]
+def _eval_set(
+    task: Task | str,
+    model: str,
+    out: Path,
+    config: RunConfig,
+    model_args: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> tuple[bool, list[EvalLog]]:
-    """Runs what is missing; whether all is there, and the logs' headers."""
+    """Whether all is there, and the logs' headers."""
     from inspect_ai import eval_set
 
     name = model.removeprefix(_ANY) if model.startswith(_ANY) else f"brainscan/{model}"
@@ -166,40 +252,32 @@ def _evaluate(
             retry_immediate=False,
             display="none",
             ctl_server=False,
+            **settings,
         )
     except Exception as error:
-        if "log" in str(error).lower() and "dir" in str(error).lower():
+        told = " ".join(_MARKUP.sub("", str(error)).split())
+        if "log" in told.lower() and "dir" in told.lower():
             raise ArtifactError(
-                f"a folder of this run alone, or a new one, at {out}",
-                " ".join(_MARKUP.sub("", str(error)).split()),
-                "name another --out",
+                f"a folder of this run alone, or a new one, at {out}", told, "name another --out"
             ) from error
+        if isinstance(task, str) and _NO_TASK.search(told):
+            raise no_task(f"'{task}'") from error
         raise
 
 
-def read_run(logs: Sequence[Path], scenario: Described) -> StressRun:
-    """What one model did, from its logs.
-
-    Args:
-        logs: the logs of one model.
-        scenario: what it was run on.
-    """
+def _samples(logs: Sequence[Path]) -> tuple[list[EvalSample], str]:
+    """The samples of logs, and the model."""
     from inspect_ai.log import read_eval_log
 
-    outcomes = []
-    model = ""
-    for path in logs:
-        log = read_eval_log(str(path))
-        model = log.eval.model
-        for sample in log.samples or []:
-            stages = stages_of(next(iter((sample.scores or {}).values())).metadata)
-            stages = {stage: stages[stage] for stage in scenario.stages}
-            told = sample.metadata
-            outcomes.append(Outcome(told["condition"], told["persona"], sample.epoch, stages))
-    if not outcomes:
+    read = [read_eval_log(str(path)) for path in logs]
+    samples = [sample for log in read for sample in log.samples or []]
+    if not samples:
         raise UsageError("logs with samples", "none", "run the scenario first")
-    outcomes.sort(key=lambda o: (name_of(o.condition), o.persona, o.epoch))
-    return StressRun(model, scenario, tuple(outcomes), tuple(logs))
+    return samples, read[-1].eval.model
+
+
+def _ordered(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    return tuple(sorted(outcomes, key=lambda o: (name_of(o.condition), o.persona, o.epoch)))
 
 
 def _local(location: str) -> str:
