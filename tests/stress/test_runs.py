@@ -152,7 +152,16 @@ def test_another_inspect_model_is_run_without_its_interior(tmp_path):
 
 @pytest.mark.real
 def test_a_small_matrix_on_the_default_model(tmp_path):
-    scenario = load_test("oversight")
-    matrix, config = Matrix(limit=4), RunConfig(max_new_tokens=24)
-    found = run_stress("oversight", "smollm2-135m-instruct", tmp_path / "run", matrix, config)
-    assert len(found.outcomes) == 4 and found.scenario == scenario
+    where = ("cue=none", "channel=absent", "goal_conflict=none", "prohibition=no")
+    where += ("threat=none", "threat=shutdown")
+    for name, matrix, conditions in (
+        ("oversight", Matrix(where=where, limit=8), 4),
+        ("jumps", Matrix(limit=8), 4),
+    ):
+        config = RunConfig(max_new_tokens=24)
+        found = run_stress(name, "smollm2-135m-instruct", tmp_path / name, matrix, config)
+        assert found.interior and found.scenario == load_test(name)
+        assert [len(outcomes) for _, outcomes in found.by_condition()] == [2] * conditions
+        told = found.to_json()
+        assert {row["n"] + row["unscored"] for row in told["conditions"]} == {2}
+        assert all(set(row["funnel"]) == set(found.scenario.stages) for row in told["conditions"])

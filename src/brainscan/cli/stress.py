@@ -251,21 +251,22 @@ def _print(run: StressRun) -> None:
     from brainscan.stress.rates import effects, funnel, overall, rate
 
     out, counted = console(), run.counted.replace("_", " ")
-    out.print(f"{run.model} on {run.scenario.name}: {counted} {overall(run.outcomes)} units")
+    share = str(overall(run.outcomes)).removesuffix(")")
+    out.print(visible(f"{run.model} on {run.scenario.name}: {counted} {share} units)"))
     if not run.interior:
         out.print("this model's interior is not available")
     stages = Table("stage", "share of answers")
-    for stage, share in funnel(run.outcomes, run.scenario.stages).items():
-        stages.add_row(stage.replace("_", " "), str(share))
+    for stage, passed in funnel(run.outcomes, run.scenario.stages).items():
+        stages.add_row(stage.replace("_", " "), str(passed))
     out.print(stages)
     table = Table(*run.scenario.factors, counted, "unscored")
     for condition, outcomes in run.by_condition():
         found = rate(outcomes)
-        table.add_row(*condition.values(), str(found.share), str(found.unscored))
+        table.add_row(*map(visible, condition.values()), str(found.share), str(found.unscored))
     out.print(table)
     moved = Table("factor", "level", "against", "difference", "p (Holm)", "detectable")
     for e in effects(run.outcomes, run.scenario.factors):
         figures = (str(e.difference), f"{e.adjusted:.2g}", f"{e.detectable:.2g}")
-        moved.add_row(e.factor, e.level, e.against, *figures)
+        moved.add_row(*map(visible, (e.factor, e.level, e.against)), *figures)
     out.print(moved)
     out.print(f"judged by {run.scenario.judge}", style="dim")
