@@ -11,7 +11,7 @@ from brainscan.cli.app import main
 from brainscan.errors import UsageError
 from brainscan.models.tiny import tiny
 from brainscan.stress import provider
-from brainscan.stress.inspect_tasks import count_scores, known_task
+from brainscan.stress.inspect_tasks import count_scores, find_task
 from brainscan.stress.rates import overall
 
 TASK = """
@@ -128,11 +128,30 @@ def test_a_score_that_is_none_is_told(scores, score, told):
 )
 def test_a_task_that_is_not_there(name):
     with pytest.raises(UsageError, match=r"FILE|file\.py@NAME"):
-        known_task(name)
+        find_task(name, {})
+
+
+def test_a_task_of_a_package_with_a_module_for_it(task, tmp_path, monkeypatch, capsys):
+    package = tmp_path / "some_evals"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "ask.py").write_text(TASK)
+    (package / "broken.py").write_text("import not_there_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["-T", "questions=2", "--score", "includes", "--out", "run", "--json"]
+    for _ in range(2):
+        assert run("some_evals/ask", *command) == 0
+        told = capsys.readouterr()
+        assert json.loads(told.out)["passed"]["n"] == 2
+    assert "goes on" in told.err
+    assert run("some_evals/ask", "-T", "number=2") == 2
+    assert "number" in capsys.readouterr().err
+    assert run("some_evals/broken") == 2
+    assert "needs not_there_at_all" in capsys.readouterr().err
 
 
 def test_bad_tasks_and_options_are_told(task, capsys):
-    for name in ("ask.py@answer", "json/answer", "json/decoder"):
+    for name in ("ask.py@answer", "json/answer", "json/decoder", "pprint/pprint"):
         assert run(name, "--out", "run") == 2
         assert "an Inspect task" in capsys.readouterr().err
     for options, told in (

@@ -24,6 +24,7 @@ from brainscan.errors import UsageError
 from brainscan.stress.rates import Outcome
 
 if TYPE_CHECKING:
+    from inspect_ai import Task
     from inspect_ai.log import EvalSample
 
 _COUNT = {"c": True, "yes": True, "true": True, "1": True, "1.0": True}
@@ -60,14 +61,15 @@ class ScoreOf:
         return f"the score {self.score} of {self.name}"
 
 
-def known_task(name: str) -> str:
-    """Checks how a task is named, and imports the module of a package's task.
+def find_task(name: str, args: Mapping[str, Any]) -> Task | str:
+    """The task of a name; the name alone where Inspect knows what it is.
 
     Args:
         name: ``file.py@name``, or ``package/name``.
+        args: the task's arguments.
 
     Raises:
-        UsageError: it is neither, or there is no such file or package.
+        UsageError: it is neither, there is no such file or package, or an argument is wrong.
     """
     file, sign, task = name.rpartition("@")
     if sign and task and Path(file).is_file():
@@ -76,10 +78,24 @@ def known_task(name: str) -> str:
     if sign or not (slash and task and package.isidentifier() and find_spec(package)):
         missing = f"no such {'file' if sign else 'package'} in '{name}'"
         raise no_task(missing if sign or slash else f"'{name}'")
-    # Packages register their tasks through an entry point, or where these are imported.
-    if task.isidentifier() and find_spec(f"{package}.{task}"):
-        import_module(f"{package}.{task}")
-    return name
+    return _imported(package, task, args) or name
+
+
+def _imported(package: str, task: str, args: Mapping[str, Any]) -> Task | None:
+    """The task of a package that has a module for it, whether or not it is registered."""
+    from inspect_ai import Task
+
+    try:
+        found = getattr(import_module(f"{package}.{task}"), task, None)
+    except ModuleNotFoundError as error:
+        if error.name == f"{package}.{task}":
+            return None
+        raise no_task(f"'{package}/{task}', which needs {error.name}") from error
+    try:
+        made = found(**args) if callable(found) else None
+    except TypeError as error:
+        raise UsageError(f"arguments of {package}/{task}", str(error), "change -T") from error
+    return made if isinstance(made, Task) else None
 
 
 def no_task(got: str) -> UsageError:

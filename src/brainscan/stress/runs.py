@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.stress.base import Described
 from brainscan.stress.catalogue import load_test
-from brainscan.stress.inspect_tasks import count_scores, known_task, no_task
+from brainscan.stress.inspect_tasks import count_scores, find_task, no_task
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.tasks import Matrix, stages_of, stress
@@ -175,9 +175,9 @@ def run_task(
         UsageError: there is no such task, score or factor.
         ArtifactError: samples failed, or the folder holds another run.
     """
-    known = known_task(task.name)
-    settings = {"task_args": dict(task.args), "limit": task.limit}
-    logs = _evaluate(known, model, out, config, model_args or {}, settings)
+    found = find_task(task.name, task.args)
+    settings = {"limit": task.limit, **({"task_args": task.args} if found == task.name else {})}
+    logs = _evaluate(found, model, out, config, model_args or {}, settings)
     samples, name = _samples(logs)
     scored, outcomes = count_scores(task.name, task.score, task.factors, samples)
     return StressRun(name, scored, _ordered(outcomes), tuple(logs))
@@ -220,7 +220,8 @@ def _evaluate(
         raise KeyboardInterrupt
     if not done or statuses != {"success"}:
         problem = next((h.error.message for h in headers if h.error), "some samples failed")
-        raise ArtifactError("every sample to run", problem, "run the same command again to go on")
+        told = _plain(problem)
+        raise ArtifactError("every sample to run", told, "run the same command again to go on")
     return [Path(_local(header.location)) for header in headers]
 
 
@@ -255,7 +256,7 @@ def _eval_set(
             **settings,
         )
     except Exception as error:
-        told = " ".join(_MARKUP.sub("", str(error)).split())
+        told = _plain(str(error))
         if "log" in told.lower() and "dir" in told.lower():
             raise ArtifactError(
                 f"a folder of this run alone, or a new one, at {out}", told, "name another --out"
@@ -278,6 +279,11 @@ def _samples(logs: Sequence[Path]) -> tuple[list[EvalSample], str]:
 
 def _ordered(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     return tuple(sorted(outcomes, key=lambda o: (name_of(o.condition), o.persona, o.epoch)))
+
+
+def _plain(text: str) -> str:
+    """A message of Inspect's in a line, without its markup."""
+    return " ".join(_MARKUP.sub("", text).split())
 
 
 def _local(location: str) -> str:
