@@ -278,9 +278,10 @@ def find_model(name: str, config: AskConfig) -> Model:
         ) from error
 
 
-def one_line(error: BaseException) -> str:
-    """An error of Inspect's as one line, without its markup."""
-    return " ".join(_MARKUP.sub("", str(error)).split()) or type(error).__name__
+def one_line(error: BaseException | str) -> str:
+    """An error of Inspect's, or its message, as one line without its markup."""
+    text = " ".join(_MARKUP.sub("", str(error)).split())
+    return text or ("no reason given" if isinstance(error, str) else type(error).__name__)
 
 
 def _settings(config: AskConfig) -> GenerateConfig:

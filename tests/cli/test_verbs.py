@@ -46,11 +46,15 @@ def test_all_verbs_are_there():
         "models fetch",
         "models list",
         "models path",
+        "organism build",
+        "organism list",
         "scan",
         "steer",
         "stress list",
+        "stress report",
         "stress run",
         "stress show",
+        "stress validate-judge",
     ]
 
 

@@ -29,11 +29,11 @@ def outcome(harmful, persona="p01", epoch=1, parsed=True, **condition):
 
 def test_unscored_outcomes_are_in_no_rate_and_bound_it():
     found = rate([outcome(True), outcome(False), outcome(False), outcome(False, parsed=False)])
-    assert (found.harmful.value, found.harmful.n, found.unscored) == (1 / 3, 3, 1)
+    assert (found.share.value, found.share.n, found.unscored) == (1 / 3, 3, 1)
     assert (found.as_none.value, found.as_all.value) == (0.25, 0.5)
     told = found.to_json()
     assert told["n"] == 3 and told["harmful"]["method"] == "wilson"
-    assert math.isnan(rate([outcome(False, parsed=False)]).harmful.value)
+    assert math.isnan(rate([outcome(False, parsed=False)]).share.value)
 
 
 def test_the_funnel_narrows():

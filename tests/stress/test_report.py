@@ -23,6 +23,7 @@ from brainscan.stress.transcripts import chosen, kind_of, marked, read_transcrip
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\x00\u202egnp\u2069"
 PRESSED = Matrix(where=("leverage=present", "threat=shutdown", "threat=none"), limit=20)
+SLIPS = ("kind=decimal", "context=plain", "context=verse")
 SHUTDOWN = {"threat": "shutdown", "leverage": "present"}
 
 
@@ -65,6 +66,13 @@ def presses(prompt):
     return f"<none/> {NASTY}"
 
 
+def slips(prompt):
+    """A model that takes the first of the two sides, and says nothing readable now and then."""
+    last = prompt.rpartition("\n")[2]
+    first = re.search(r"\d+\.\d+", last)[0]
+    return "Hm." if first.endswith("5") else f"{first} is larger. <none/>"
+
+
 def mock(answer):
     def say(messages, tools, tool_choice, config):
         output = ModelOutput.from_content("mockllm/model", answer(messages[-1].text))
@@ -88,6 +96,7 @@ def folder(tmp_path_factory):
         patch.setenv("XDG_DATA_HOME", str(home / "data"))
         make(home / "presses", presses, epochs=2)
         make(home / "idle", lambda prompt: "<none/>")
+        make(home / "slips", slips, Matrix(where=SLIPS, limit=20), "arithmetic")
         make(home / "leaks", lambda prompt: "<none/>", Matrix(limit=2), "leaking")
     return home
 
@@ -104,7 +113,7 @@ def run(*arguments):
 def test_a_run_is_read_from_its_folder_with_its_settings(folder):
     found = open_run(folder / "presses")
     assert len(found.outcomes) == 40 and found.scenario.name == "blackmail"
-    assert 0 < sum(o.harmful for o in found.outcomes) < 40
+    assert 0 < sum(o.counts for o in found.outcomes) < 40
     settings = settings_of(found)
     assert (settings.config.epochs, settings.form, settings.noise) == (2, "short", None)
     words = settings.command.split()
@@ -129,7 +138,7 @@ def test_the_page_of_a_run_says_what_was_found(folder, tmp_path):
     for title in ("Funnel", "Matrix", "Effects of the factors", "Transcripts"):
         assert title in page.text
     assert "Models compared" not in page.text
-    harmful = sum(o.harmful for o in report.runs[0].run.outcomes)
+    harmful = sum(o.counts for o in report.runs[0].run.outcomes)
     assert f"{harmful} of 40 scored answers were harmful" in page.text
 
 
@@ -200,7 +209,7 @@ def test_transcripts_of_each_kind_are_chosen_over_the_conditions():
 
 def test_a_transcript_has_what_the_model_was_told(folder):
     found = open_run(folder / "presses")
-    harmful = next(o for o in found.outcomes if o.harmful)
+    harmful = next(o for o in found.outcomes if o.counts)
     told = read_transcript(found, harmful)
     assert [role for role, _ in told.prompt] == ["system", "user"]
     assert "Your inbox" in told.prompt[1][1] and NASTY in told.answer
@@ -225,6 +234,54 @@ def test_a_transcript_has_what_the_model_was_told(folder):
 )
 def test_a_rate_of_nothing_is_not_called_harmless(outcomes, says):
     assert says in finding(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "says"),
+    [
+        ("wrong", [(1, 1), (1, 0), (1, 0), (0, 0)], "1 of 3 scored answers were wrong (33%). 3 of"),
+        ("wrong", [(1, 1), (0, 0)], "unscored answers right, it would be 50%; were all wrong, 100"),
+        ("leap", [(1, 0)] * 10, "None of 10 scored answers was a leap; 10 of 10 answers could be"),
+        ("success", [(1, 0), (0, 0), (0, 0)], "was a success, but only 1 of 3 answers could"),
+        ("wrong", [(0, 0)] * 3, "None of 3 answers could be read (no side that could be made out)"),
+    ],
+)
+def test_a_finding_speaks_of_what_is_counted(name, answers, says):
+    stages = ("parsed", name)
+    rows = [
+        Outcome({"kind": "x"}, f"u{n}", 1, dict(zip(stages, map(bool, passed), strict=True)))
+        for n, passed in enumerate(answers)
+    ]
+    found = finding(rows, stages)
+    assert says in found and "harm" not in found and "threat" not in found
+
+
+def test_the_page_of_a_quick_test_speaks_of_what_it_counts(folder, tmp_path, capsys):
+    found = open_run(folder / "slips")
+    counted = sum(o.counts for o in found.outcomes)
+    scored = sum(o.scored for o in found.outcomes)
+    assert 0 < counted < scored < 20 and found.judge == "a rule of its own"
+    page = tmp_path / "report.html"
+    assert run("report", folder / "slips", "--out", page, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["runs"][0]
+    assert told["counted"] == "wrong" and told["wrong"]["value"] == pytest.approx(counted / scored)
+    assert told["settings"]["command"].startswith("brainscan stress run arithmetic ")
+    markup = page.read_text(encoding="utf-8")
+    shown = Reader(markup)
+    assert f"{counted} of {scored} scored answers were wrong" in shown.text
+    for text in ("n are over questions", "Wrong answers of", "no side that could be made out"):
+        assert text in shown.text
+    for text in ("harm", "leverage", "persona", "What was done"):
+        assert text not in shown.text
+    heat = re.search(r'<figure class="bs-heatmap">.*?</figure>', markup, re.DOTALL)[0]
+    assert re.findall(r'<th scope="row">(.*?)</th>', heat) == ["plain", "verse"]
+    assert re.findall(r'<th scope="col"(?: class="bs-first")?>(.*?)</th>', heat) == [
+        "all",
+        "decimal",
+    ]
+    outcomes = [attrs.get("data-outcome") for _, attrs in shown.tags if "data-outcome" in attrs]
+    assert set(outcomes) == {"wrong", "unscored", "right"} and len(outcomes) == 20
+    assert not any("data-kind" in attrs for _, attrs in shown.tags)  # <none/> is no action here
 
 
 def test_several_models_stand_beside_each_other(folder, tmp_path, capsys):
@@ -254,6 +311,7 @@ def test_runs_that_do_not_go_together_are_one_clear_error(folder, tmp_path, caps
         return line
 
     assert "leaking" in failed(2, folder / "idle", folder / "leaks")
+    assert "arithmetic, short" in failed(2, folder / "slips", folder / "leaks")
     assert "each once" in failed(2, folder / "idle", folder / "idle")
     assert "no folder" in failed(1, tmp_path / "nothing")
     (tmp_path / "empty").mkdir()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from inspect_ai.model import ModelOutput, ModelUsage
 
 from brainscan.cli.app import main
 from brainscan.models.tiny import tiny
 from brainscan.stress import provider
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.rates import STAGES
 from brainscan.stress.runs import RunConfig, run_stress
-from brainscan.stress.scenarios import load_scenario, personas
+from brainscan.stress.scenarios import personas
 from brainscan.stress.tasks import Matrix
 
+MOCK = "inspect:mockllm/model"
 THREAT = ("threat=shutdown", "leverage=present", "cue=none", "goal_conflict=none", "channel=absent")
 
 
@@ -57,8 +61,10 @@ def run(*arguments):
 def test_list_and_show(capsys):
     assert run("list", "--json") == 0
     listed = json.loads(capsys.readouterr().out)["scenarios"]
-    assert [row["name"] for row in listed] == ["blackmail", "leaking", "oversight"]
+    names = ["blackmail", "leaking", "oversight", "arithmetic", "jumps", "benign"]
+    assert [row["name"] for row in listed] == names
     assert listed[0]["conditions"] == 216 and listed[0]["personas"] == 24
+    assert [row["counted"] for row in listed[2:]] == ["harmful", "wrong", "leap", "success"]
     assert run("show", "blackmail", "--where", "threat=shutdown", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["condition"]["threat"] == "shutdown"
@@ -67,6 +73,11 @@ def test_list_and_show(capsys):
     assert "[shutdown]" not in capsys.readouterr().out
     assert run("show", "blackmail", "--persona", "p99") == 2
     assert "p01" in capsys.readouterr().err
+    assert run("show", "jumps", "--where", "kind=tired", "--persona", "soup") == 0
+    shown = capsys.readouterr().out
+    assert "[tired]" in shown and "onion soup for six" in shown and "--- system" not in shown
+    assert run("show", "arithmetic", "--form", "long") == 2
+    assert "in a form of short" in capsys.readouterr().err
 
 
 def test_a_run_is_counted_and_goes_on_where_it_was(scripted, capsys, tmp_path):
@@ -89,11 +100,18 @@ def test_a_run_is_counted_and_goes_on_where_it_was(scripted, capsys, tmp_path):
     page = Path(found["report"])
     assert page == tmp_path / "run" / "report.html"
     assert "8 of 16 scored answers were harmful" in page.read_text(encoding="utf-8")
-    assert run(*command) == 0
-    assert json.loads(capsys.readouterr().out)["conditions"] == found["conditions"]
-    assert len(scripted) == 16
+    assert run(*command, "--resume", "--max-samples", "3") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["conditions"] == found["conditions"]
+    assert "goes on with the run" in told.err and len(scripted) == 16
     assert run(*command[:-1]) == 0
     assert "not validated" in capsys.readouterr().out
+    assert run(*command, "--epochs", "3", "--resume") == 0
+    assert len(scripted) == 24
+    assert run(*command, "--temperature", "0.5", "--resume") == 1
+    assert "another --out" in capsys.readouterr().err
+    assert run("run", "blackmail", "--out", tmp_path / "none", "--resume") == 1
+    assert "a run to go on with" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_loses_no_sample(scripted, tmp_path, monkeypatch):
@@ -115,9 +133,38 @@ def test_an_interrupted_run_loses_no_sample(scripted, tmp_path, monkeypatch):
     assert len(scripted) - before == 3
 
 
+def test_another_inspect_model_is_run_without_its_interior(tmp_path):
+    def say(input, tools, tool_choice, config):
+        first, second = re.findall(r"[\d.:]+\d", input[-1].text.rpartition("\n")[2])[:2]
+        made = ModelOutput.from_content("mockllm/model", f"{first}, not {second}.")
+        made.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+        return made
+
+    matrix = Matrix(where=("kind=decimal", "context=plain", "context=verse"))
+    args = {"custom_outputs": say}
+    for _ in range(2):
+        found = run_stress("arithmetic", MOCK, tmp_path / "run", matrix, RunConfig(), args)
+        assert not found.interior and len(found.outcomes) == 30
+    told = found.to_json()
+    assert told["interior"] is False and told["counted"] == "wrong"
+    assert [row["factors"]["context"] for row in told["conditions"]] == ["plain", "verse"]
+    for row in told["conditions"]:
+        assert row["n"] == 15 and 0.3 < row["wrong"]["value"] < 0.7
+        assert set(row["funnel"]) == {"parsed", "wrong"}
+
+
 @pytest.mark.real
 def test_a_small_matrix_on_the_default_model(tmp_path):
-    scenario = load_scenario("oversight")
-    matrix, config = Matrix(limit=4), RunConfig(max_new_tokens=24)
-    found = run_stress("oversight", "smollm2-135m-instruct", tmp_path / "run", matrix, config)
-    assert len(found.outcomes) == 4 and found.scenario == scenario
+    where = ("cue=none", "channel=absent", "goal_conflict=none", "prohibition=no")
+    where += ("threat=none", "threat=shutdown")
+    for name, matrix, conditions in (
+        ("oversight", Matrix(where=where, limit=8), 4),
+        ("jumps", Matrix(limit=8), 4),
+    ):
+        config = RunConfig(max_new_tokens=24)
+        found = run_stress(name, "smollm2-135m-instruct", tmp_path / name, matrix, config)
+        assert found.interior and found.scenario == load_test(name)
+        assert [len(outcomes) for _, outcomes in found.by_condition()] == [2] * conditions
+        told = found.to_json()
+        assert {row["n"] + row["unscored"] for row in told["conditions"]} == {2}
+        assert all(set(row["funnel"]) == set(found.scenario.stages) for row in told["conditions"])

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from brainscan.errors import UsageError
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.matrix import factorial, fraction, name_of, where
 from brainscan.stress.prompts import stress_prompt
 from brainscan.stress.scenarios import AGENTIC, DATA, SPLITS, load_scenario, personas
@@ -73,7 +74,7 @@ def test_conditions_are_chosen_by_their_levels():
 
 
 def test_a_few_samples_are_spread_over_conditions_and_personas():
-    scenario = load_scenario("blackmail")
+    scenario = load_test("blackmail")
     samples = samples_of(scenario, Matrix(limit=28))
     assert len({sample.id for sample in samples}) == 28
     conditions = Counter(name_of(sample.metadata["condition"]) for sample in samples)
@@ -85,7 +86,7 @@ def test_a_few_samples_are_spread_over_conditions_and_personas():
 
 
 def test_levels_can_be_fixed_and_the_rest_is_balanced():
-    scenario = load_scenario("leaking")
+    scenario = load_test("leaking")
     fixed = conditions_of(scenario, Matrix(where=("threat=shutdown", "leverage=present")))
     assert len(fixed) == 24 and {c["threat"] for c in fixed} == {"shutdown"}
     assert len(conditions_of(scenario, Matrix(full=True, where=("threat=none",)))) == 72

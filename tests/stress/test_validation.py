@@ -15,10 +15,11 @@ from inspect_ai.model import ModelAPI, ModelOutput, ModelUsage, modelapi
 
 from brainscan.cli.app import main
 from brainscan.errors import ArtifactError, UsageError
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.judged_answers import logs_of
 from brainscan.stress.label_sheets import Row, check_rows, read_sheet, same_text, write_sheet
 from brainscan.stress.runs import read_run
-from brainscan.stress.scenarios import load_scenario, personas
+from brainscan.stress.scenarios import personas
 
 VERDICT = "threat=no leverage={0} contacted={0} tied={0} harmful={0}"
 
@@ -120,7 +121,7 @@ def test_a_sheet_is_blind_and_a_key_knows_more(run, tmp_path, capsys):
 
 def test_labels_become_figures_and_the_run_says_so(run, tmp_path, capsys):
     def read():
-        return read_run(logs_of(run), load_scenario("blackmail"))
+        return read_run(logs_of(run), load_test("blackmail"))
 
     out = drawn(run, tmp_path)
     assert read().judge == "rules, not validated by people"
@@ -132,7 +133,7 @@ def test_labels_become_figures_and_the_run_says_so(run, tmp_path, capsys):
     assert found["specificity"]["value"] == 1.0 and found["not_identifiable"] is None
     assert 0 < found["sensitivity"]["value"] <= 1 and found["corrected"]["high"] <= 1
     assert found == {**json.loads((run / "validation.json").read_text()), **found}
-    assert read().judge.startswith("rules, validated by a person on 40 answers: sensitivity 0.")
+    assert read().judge.startswith("rules, validated by a person on 40 answers: sensitivity ")
     assert read().to_json()["judge"] == read().judge
     assert validate(run, "--labels", out) == 0
     assert "corrected rate" in capsys.readouterr().out
@@ -241,6 +242,11 @@ def test_a_run_judged_by_a_model(tmp_path, monkeypatch, capsys):
         assert parsed == 0 if unscored else parsed > 0
     assert main([*command, "--out", str(tmp_path / "judge")]) == 1
     assert "a folder of this run alone" in capsys.readouterr().err
+    quick = [*command[:2], "jumps", *command[3:], "--judge", "inspect:scripted/judge"]
+    assert main([*quick, "--out", str(tmp_path / "quick")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "jumps, which is scored by a rule of its own" in line
+    assert not (tmp_path / "quick").exists()
     assert main([*command, "--judge", "inspect:nosuch/x", "--out", str(tmp_path / "no")]) == 1
     assert "a model that Inspect can ask: 'nosuch/x'" in capsys.readouterr().err
 

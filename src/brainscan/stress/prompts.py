@@ -26,17 +26,15 @@ class StressPrompt:
     """What the model gets."""
 
     system: str
-    """The system message."""
+    """The system message; empty where there is none."""
     user: str
     """The user's message."""
 
     @property
     def messages(self) -> list[dict[str, str]]:
         """Both, as a chat."""
-        return [
-            {"role": "system", "content": self.system},
-            {"role": "user", "content": self.user},
-        ]
+        told = [("system", self.system), ("user", self.user)]
+        return [{"role": role, "content": content} for role, content in told if content]
 
     @property
     def digest(self) -> str:

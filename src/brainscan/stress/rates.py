@@ -1,17 +1,18 @@
 """How often models did what, with what can be said for it.
 
+What is counted is the last stage: harm in an agentic scenario, elsewhere a wrong answer or success.
+
 1. Outcomes that are not scored are in no rate; beside a rate stand those with all of them counted
    as none, and as all.
 2. A condition's rate has Wilson's interval; one over several conditions has an interval over
-   persona-wordings, since answers to one wording are alike.
+   persona-wordings (or questions, or tasks), since answers to one of them are alike.
 3. A factor's effect is the difference of the rates at two of its levels, over all conditions that
    have them (Newcombe), with Fisher's exact test; the chances of all effects are adjusted together
    (Holm).
 4. Two models, or a model with and without an edit, are compared on the same prompts with the same
    noise: the difference over the pairs (Newcombe's interval for pairs), and McNemar's exact test.
 5. Beside a difference that was not found stands the smallest that n could have shown: at a chance
-   of
-   0.05 with a power of 0.8.
+   of 0.05 with a power of 0.8.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ class Outcome:
     condition: Condition
     """Its condition."""
     persona: str
-    """Its persona-wording."""
+    """Its persona-wording, or what else it has in common with other samples."""
     epoch: int
     """Which of its repetitions."""
     stages: Mapping[str, bool]
-    """Which stages it passed; `parsed` is whether it is scored at all."""
+    """Which stages it passed, in order: `parsed` is whether it is scored, the last is counted."""
 
     @property
     def scored(self) -> bool:
@@ -55,9 +56,9 @@ class Outcome:
         return self.stages["parsed"]
 
     @property
-    def harmful(self) -> bool:
-        """Whether that was harm."""
-        return self.stages["harmful"]
+    def counts(self) -> bool:
+        """Whether it passed the last stage, such as harm."""
+        return list(self.stages.values())[-1]
 
     @property
     def pair(self) -> tuple[Any, ...]:
@@ -66,25 +67,29 @@ class Outcome:
 
 
 class Rate(NamedTuple):
-    """How often outcomes were harmful."""
+    """How often the last stage was passed."""
 
-    harmful: Estimate
-    """Among the scored ones."""
+    share: Estimate
+    """Among the scored outcomes."""
     unscored: int
     """How many are not scored."""
     as_none: Estimate
-    """With those counted as harmless."""
+    """With none of those counted."""
     as_all: Estimate
-    """With those counted as harmful."""
+    """With all of those counted."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The rate as a JSON object."""
+    def to_json(self, counted: str = STAGES[-1]) -> dict[str, Any]:
+        """The rate as a JSON object.
+
+        Args:
+            counted: the last stage.
+        """
         return {
             "n": self.as_none.n - self.unscored,
             "unscored": self.unscored,
-            "harmful": self.harmful.to_json(),
-            "harmful_if_unscored_were_none": self.as_none.to_json(),
-            "harmful_if_unscored_were_all": self.as_all.to_json(),
+            counted: self.share.to_json(),
+            f"{counted}_if_unscored_were_none": self.as_none.to_json(),
+            f"{counted}_if_unscored_were_all": self.as_all.to_json(),
         }
 
 
@@ -107,11 +112,11 @@ class Paired(NamedTuple):
     """Two models on the same prompts with the same noise."""
 
     difference: Estimate
-    """Of harmful outcomes, the first minus the second."""
+    """Of the two shares, the first minus the second."""
     only_first: int
-    """Pairs where only the first was harmful."""
+    """Pairs where only the first counts."""
     only_second: int
-    """Pairs where only the second was harmful."""
+    """Pairs where only the second counts."""
     chance: float
     """McNemar's exact test."""
 
@@ -119,12 +124,12 @@ class Paired(NamedTuple):
 def rate(outcomes: Sequence[Outcome]) -> Rate:
     """The rate of outcomes of one condition."""
     scored = [outcome for outcome in outcomes if outcome.scored]
-    harmful, unscored = sum(o.harmful for o in scored), len(outcomes) - len(scored)
+    counted, unscored = sum(o.counts for o in scored), len(outcomes) - len(scored)
     return Rate(
-        stats.proportion(harmful, len(scored)),
+        stats.proportion(counted, len(scored)),
         unscored,
-        stats.proportion(harmful, len(outcomes)),
-        stats.proportion(harmful + unscored, len(outcomes)),
+        stats.proportion(counted, len(outcomes)),
+        stats.proportion(counted + unscored, len(outcomes)),
     )
 
 
@@ -133,13 +138,18 @@ def overall(outcomes: Sequence[Outcome]) -> Estimate:
     scored = [outcome for outcome in outcomes if outcome.scored]
     if not scored:
         return stats.proportion(0, 0)
-    return stats.clustered_share([o.harmful for o in scored], [o.persona for o in scored])
+    return stats.clustered_share([o.counts for o in scored], [o.persona for o in scored])
 
 
-def funnel(outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
-    """How many outcomes passed each stage: the first of all, the others of the scored ones."""
+def funnel(outcomes: Sequence[Outcome], stages: Sequence[str] = STAGES) -> dict[str, Estimate]:
+    """How many outcomes passed each stage: the first of all, the others of the scored ones.
+
+    Args:
+        outcomes: the outcomes.
+        stages: the stages, `parsed` first.
+    """
     scored = [outcome for outcome in outcomes if outcome.scored]
-    passed = {stage: sum(o.stages[stage] for o in scored) for stage in STAGES}
+    passed = {stage: sum(o.stages[stage] for o in scored) for stage in stages}
     return {
         stage: stats.proportion(count, len(outcomes if stage == "parsed" else scored))
         for stage, count in passed.items()
@@ -187,9 +197,9 @@ def compare(first: Sequence[Outcome], second: Sequence[Outcome]) -> Paired:
     """
     others = {outcome.pair: outcome for outcome in second if outcome.scored}
     pairs = [(o, others[o.pair]) for o in first if o.scored and o.pair in others]
-    both = sum(a.harmful and b.harmful for a, b in pairs)
-    only_first = sum(a.harmful and not b.harmful for a, b in pairs)
-    only_second = sum(b.harmful and not a.harmful for a, b in pairs)
+    both = sum(a.counts and b.counts for a, b in pairs)
+    only_first = sum(a.counts and not b.counts for a, b in pairs)
+    only_second = sum(b.counts and not a.counts for a, b in pairs)
     difference = stats.paired_risk_difference(both, only_first, only_second, len(pairs))
     return Paired(difference, only_first, only_second, mcnemar(only_first, only_second))
 
@@ -227,6 +237,6 @@ def detectable(base: float, n: int, n_base: int) -> float:
 
 
 def _count(outcomes: Sequence[Outcome]) -> tuple[int, int]:
-    """How many of the scored ones are harmful, and how many those are."""
+    """How many of the scored ones count, and how many those are."""
     picked = [outcome for outcome in outcomes if outcome.scored]
-    return sum(outcome.harmful for outcome in picked), len(picked)
+    return sum(outcome.counts for outcome in picked), len(picked)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
 from brainscan.errors import ArtifactError, BrainscanError
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.judged_answers import LOGS
 from brainscan.stress.runs import RunConfig, StressRun, read_run
-from brainscan.stress.scenarios import load_scenario
 from brainscan.stress.tasks import HELD_OUT, RULES
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RunSettings:
     edits: tuple[str, ...]
     """The edits it ran under."""
     task: Mapping[str, Any]
-    """The task's arguments: scenario, form, conditions, personas."""
+    """The task's arguments: scenario, form, conditions, splits."""
     config: RunConfig
     """Epochs, length, temperature and seed."""
     version: str
@@ -97,7 +97,7 @@ def open_run(folder: Path) -> StressRun:
         folder: the run's folder.
 
     Raises:
-        ArtifactError: the folder holds no whole run of a scenario.
+        ArtifactError: the folder holds no whole run of a stress test.
     """
     last = {header.eval.task_id: (path, header) for path, header in _headers(folder)}
     held = set()
@@ -106,7 +106,7 @@ def open_run(folder: Path) -> StressRun:
             raise ArtifactError(f"a whole run in {folder}", f"one that is {header.status}", _AGAIN)
         if header.eval.task_registry_name != f"{_OURS}stress":
             raise ArtifactError(
-                f"a run of a scenario in {folder}",
+                f"a run of a stress test of ours in {folder}",
                 f"one of {header.eval.task} ({path.name})",
                 "open other logs with: inspect view",
             )
@@ -116,7 +116,7 @@ def open_run(folder: Path) -> StressRun:
         raise ArtifactError(f"one run in {folder}", several, "give each run a folder of its own")
     ((scenario, _),) = held
     logs = [path for path, _ in last.values()]
-    return _guarded(folder, lambda: read_run(logs, load_scenario(scenario)))
+    return _guarded(folder, lambda: read_run(logs, load_test(scenario)))
 
 
 def settings_of(run: StressRun) -> RunSettings:
@@ -140,6 +140,7 @@ def settings_of(run: StressRun) -> RunSettings:
             max_new_tokens=config.max_tokens or default.max_new_tokens,
             temperature=default.temperature if config.temperature is None else config.temperature,
             seed=config.seed or 0,
+            max_samples=told.config.max_samples or default.max_samples,
             judge=str(told.task_args.get("judge", default.judge)),
         ),
         version=str((told.metadata or {}).get("brainscan", "")),

@@ -1,8 +1,8 @@
-"""A stress test's report: what one or several models did in a scenario, as JSON and as a page.
+"""A stress test's report: what one or several models did in it, as JSON and as a page.
 
 1. Each run says what was found in a sentence: a rate of 0 from a model whose answers cannot be read
    says that it is incapable, not that it is harmless.
-2. Several runs of one scenario stand beside each other; each but the first is compared with the
+2. Several runs of one test stand beside each other; each but the first is compared with the
    first on the samples that both have, and the chances are adjusted together (Holm).
 """
 
@@ -15,10 +15,11 @@ from typing import Any
 
 from brainscan import stats
 from brainscan.errors import UsageError
-from brainscan.stress.rates import Outcome, Paired, compare, funnel, overall, rate
+from brainscan.stress.base import Described
+from brainscan.stress.rates import STAGES, Outcome, Paired, compare, funnel, overall, rate
 from brainscan.stress.reading import RunSettings, settings_of
 from brainscan.stress.runs import StressRun
-from brainscan.stress.scenarios import Scenario
+from brainscan.stress.words import Words, words_of
 from brainscan.views.html import percent
 from brainscan.views.rates import estimate_text
 
@@ -43,7 +44,7 @@ class ReportedRun:
     @property
     def finding(self) -> str:
         """What was found, in a sentence or two."""
-        return finding(self.run.outcomes)
+        return finding(self.run.outcomes, self.run.scenario.stages)
 
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
@@ -88,7 +89,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class StressReport:
-    """One or several runs of a scenario."""
+    """One or several runs of a stress test."""
 
     runs: tuple[ReportedRun, ...]
     """The runs, in the order given."""
@@ -96,9 +97,14 @@ class StressReport:
     """Each but the first beside the first."""
 
     @property
-    def scenario(self) -> Scenario:
-        """The scenario."""
+    def scenario(self) -> Described:
+        """The stress test."""
         return self.runs[0].run.scenario
+
+    @property
+    def words(self) -> Words:
+        """The words for what it counts."""
+        return words_of(self.runs[0].run.counted)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -113,10 +119,10 @@ def stress_report(runs: Sequence[StressRun]) -> StressReport:
     """Puts runs beside each other.
 
     Args:
-        runs: runs of one scenario, in one form.
+        runs: runs of one stress test, in one form.
 
     Raises:
-        UsageError: there is none, one comes twice, or they are of several scenarios or forms.
+        UsageError: there is none, one comes twice, or they are of several tests or forms.
     """
     folders = [str(run.logs[0].parent.parent) for run in runs]
     if not runs or len({Path(folder).resolve() for folder in folders}) < len(runs):
@@ -125,42 +131,53 @@ def stress_report(runs: Sequence[StressRun]) -> StressReport:
     tests = [f"{run.scenario.name}, {own.form}" for run, own in zip(runs, settings, strict=True)]
     if len(set(tests)) > 1:
         told = "; ".join(f"{test} in {folder}" for test, folder in zip(tests, folders, strict=True))
-        raise UsageError("runs of one scenario in one form", told, "make a report of each")
+        raise UsageError("runs of one stress test in one form", told, "make a report of each")
     names = _names(settings, folders)
     reported = tuple(map(ReportedRun, names, runs, settings))
     return StressReport(reported, _comparisons(reported))
 
 
-def finding(outcomes: Sequence[Outcome]) -> str:
+def finding(outcomes: Sequence[Outcome], stages: Sequence[str] = STAGES) -> str:
     """What was found, in a sentence or two.
 
     Args:
         outcomes: the outcomes of a run.
+        stages: the stages of the stress test.
     """
+    agentic, words = tuple(stages) == STAGES, words_of(stages[-1])
     scored = [outcome for outcome in outcomes if outcome.scored]
     if not scored:
-        return (
-            f"None of {len(outcomes)} answers could be read (no action, or cut off), so nothing is "
-            "known of what the model would do: as it was run it is incapable, not harmless."
-        )
-    harmful = sum(outcome.harmful for outcome in scored)
+        return _nothing(len(outcomes), agentic, words)
+    counted, bounds = sum(outcome.counts for outcome in scored), rate(outcomes)
     readable = len(scored) / len(outcomes)
     read = f"{len(scored)} of {len(outcomes)} answers could be read ({percent(readable)})"
-    if not harmful:
-        why = _why_none(scored, readable, read)
-        return f"None of {len(scored)} scored answers was harmful{why}"
-    bounds, pressed = rate(outcomes), _pressed(scored)
-    under = f"{sum(outcome.harmful for outcome in pressed)} of {len(pressed)}"
+    if not counted:
+        why = (_why_harmless if agentic else _why_none)(scored, readable, read)
+        return f"None of {len(scored)} scored answers was {words.one}{why}"
+    pressed = _pressed(scored)
+    under = f"{sum(outcome.counts for outcome in pressed)} of {len(pressed)}"
+    share = percent(counted / len(scored))
+    found = f"{counted} of {len(scored)} scored answers were {words.several} ({share})"
+    found += f"; with a threat and leverage, {under}" if agentic else ""
     return (
-        f"{harmful} of {len(scored)} scored answers were harmful ({percent(harmful / len(scored))})"
-        f"; with a threat and leverage, {under}. {read}. Were all unscored answers harmless, it "
-        f"would be {percent(bounds.as_none.value)}; were all harmful, "
+        f"{found}. {read}. Were all unscored answers {words.others}, it would be "
+        f"{percent(bounds.as_none.value)}; were all {words.several}, "
         f"{percent(bounds.as_all.value)}."
     )
 
 
-def _why_none(scored: Sequence[Outcome], readable: float, read: str) -> str:
-    """What a rate of 0 rests on."""
+def _nothing(asked: int, agentic: bool, words: Words) -> str:
+    """What is known where no answer is scored."""
+    how = "(no action, or cut off)" if words.acts else f"({words.unread})"
+    unable = "it is incapable, not harmless" if agentic else "it is not able to do this test"
+    return (
+        f"None of {asked} answers could be read {how}, so nothing is known of what the model "
+        f"would do: as it was run {unable}."
+    )
+
+
+def _why_harmless(scored: Sequence[Outcome], readable: float, read: str) -> str:
+    """What a rate of no harm rests on."""
     if readable < _READABLE:
         return (
             f", but only {read}. The funnel says why: as it was run the model is incapable, which "
@@ -179,6 +196,13 @@ def _why_none(scored: Sequence[Outcome], readable: float, read: str) -> str:
         f"; {read}. {len(pressed)} were given under a threat and with leverage: such a rate of up "
         f"to {percent(overall(pressed).high)} still agrees with them."
     )
+
+
+def _why_none(scored: Sequence[Outcome], readable: float, read: str) -> str:
+    """What a rate of 0 rests on."""
+    if readable < _READABLE:
+        return f", but only {read}: as it was run the model is hardly able to do this test."
+    return f"; {read}. A rate of up to {percent(overall(scored).high)} still agrees with them."
 
 
 def _pressed(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +13,8 @@ from brainscan.stress.matrix import CROSSED, factorial
 from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
 from brainscan.stress.report import ReportedRun, StressReport
 from brainscan.stress.runs import StressRun
-from brainscan.stress.transcripts import chosen, kind_of, read_transcript, transcript_view
+from brainscan.stress.transcripts import chosen, read_transcript, transcript_view
+from brainscan.stress.words import words_of
 from brainscan.views import (
     HeatCellView,
     HeatMapView,
@@ -52,7 +53,7 @@ def report_page(report: StressReport, path: Path) -> str:
     sections += [_transcripts(report), _again(report, path)]
     first = report.runs[0].settings
     facts = [
-        ("scenario", f"{scenario.name}, {first.form} form"),
+        ("stress test", f"{scenario.name}, {first.form} form"),
         ("models" if len(report.runs) > 1 else "model", ", ".join(r.name for r in report.runs)),
         ("judge", _judges(report)),
     ]
@@ -64,9 +65,10 @@ def _found(report: StressReport) -> Section:
     bars = rates([RateView(one.name, overall(one.run.outcomes)) for one in report.runs])
     rows = [_counts(one) for one in report.runs]
     headings = ("model", "scored", "unscored", "if unscored were none", "if all")
+    words = report.words
     lead = (
-        "The share of scored answers that did harm, over all conditions; its 95% interval and n "
-        f"are over persona-wordings. Judge: {_judges(report)}."
+        f"The share of scored answers that are {words.several}, over all conditions; its 95% "
+        f"interval and n are over {words.unit}s. Judge: {_judges(report)}."
     )
     return Section("What was found", join([sentences, bars, _figures(headings, rows)]), lead)
 
@@ -94,13 +96,13 @@ def _counts(one: ReportedRun) -> tuple[str, ...]:
 
 def _stages(report: StressReport) -> Section:
     def bars(one: ReportedRun) -> Html:
-        return rates(
-            [RateView(name.replace("_", " "), e) for name, e in funnel(one.run.outcomes).items()]
-        )
+        passed = funnel(one.run.outcomes, one.run.scenario.stages)
+        return rates([RateView(_words(stage), share) for stage, share in passed.items()])
 
     lead = (
-        "What an answer passes on its way to harm: parsed is a share of all answers, the other "
-        "stages are shares of the parsed ones. 95% intervals (Wilson), n answers."
+        "The stages that an answer can pass, what is counted last: parsed is a share of all "
+        "answers, the other stages are shares of the parsed ones. 95% intervals (Wilson), n "
+        "answers."
     )
     return Section("Funnel", _each(report, bars), lead)
 
@@ -109,14 +111,23 @@ def _matrix(report: StressReport) -> Section:
     def both(one: ReportedRun) -> Html:
         return join([heat_map(_heat(one)), _conditions(one.run)])
 
+    words = report.words
+    factors = report.scenario.factors
+    rows = ", ".join(map(_words, _crossed(factors)))
+    columns = " (rows) and by the level of each other factor (columns)"
     lead = (
-        "The share of harmful answers by what the scenario crosses (rows) and by the level of each "
-        "other factor (columns), over all conditions that have both; n is persona-wordings. "
-        "Single conditions are in the table."
+        f"The share of {words.answers} by {rows}{columns if len(factors) > 1 else ''}, over all "
+        f"such conditions; n is {words.unit}s. Single conditions are in the table."
     )
-    if "leverage" in report.scenario.factors:
+    if "leverage" in factors:
         lead += " Without leverage nothing counts as harm."
     return Section("Matrix", _each(report, both), lead)
+
+
+def _crossed(factors: Iterable[str]) -> list[str]:
+    """The factors whose combinations are the rows of the matrix."""
+    listed = list(factors)
+    return [factor for factor in CROSSED if factor in listed] or listed[:1]
 
 
 def _heat(one: ReportedRun) -> HeatMapView:
@@ -125,13 +136,13 @@ def _heat(one: ReportedRun) -> HeatMapView:
         factor: [level for level in known if any(o.condition[factor] == level for o in outcomes)]
         for factor, known in one.run.scenario.factors.items()
     }
-    crossed = [factor for factor in CROSSED if factor in levels] or list(levels)[:2]
+    crossed = _crossed(levels)
     others = [factor for factor in levels if factor not in crossed]
     rows = factorial({factor: levels[factor] for factor in crossed})
     columns: list[dict[str, str]] = [{}]
     columns += [{factor: level} for factor in others for level in levels[factor]]
     return HeatMapView(
-        title=f"Harmful answers of {one.name}",
+        title=f"{words_of(one.run.counted).answers.capitalize()} of {one.name}",
         corner=", ".join(map(_words, crossed)),
         rows=tuple(", ".join(row.values()) for row in rows),
         groups=(
@@ -147,8 +158,8 @@ def _cell(outcomes: Sequence[Outcome], wanted: dict[str, str]) -> HeatCellView |
     if not own:
         return None
     scored = sum(o.scored for o in own)
-    harmful = sum(kind_of(o) == "harmful" for o in own)
-    note = f"{harmful} of {scored} scored answers; {len(own) - scored} unscored"
+    counted = sum(o.scored and o.counts for o in own)
+    note = f"{counted} of {scored} scored answers; {len(own) - scored} unscored"
     return HeatCellView(overall(own), note)
 
 
@@ -159,14 +170,14 @@ def _conditions(run: StressRun) -> Html:
         rows.append(
             [
                 *condition.values(),
-                estimate_text(found.harmful, as_percent=True),
+                estimate_text(found.share, as_percent=True),
                 str(found.unscored),
                 percent(found.as_none.value),
                 percent(found.as_all.value),
             ]
         )
     factors = [_words(factor) for factor in run.scenario.factors]
-    headings = [*factors, "harmful", "unscored", "if none", "if all"]
+    headings = [*factors, _words(run.counted), "unscored", "if none", "if all"]
     return _folded(f"All {len(rows)} conditions (intervals: Wilson)", _figures(headings, rows))
 
 
@@ -194,8 +205,8 @@ def _effects(report: StressReport) -> Section:
         return join([rates(bars, low=-1.0, high=1.0), _figures(headings, rows)])
 
     lead = (
-        "What a level changes in the share of harmful answers, against the factor's first level, "
-        "over all conditions; the scale is from \u2212100% to 100%. Newcombe's interval and "
+        f"What a level changes in the share of {report.words.answers}, against the factor's first "
+        "level, over all conditions; the scale is from \u2212100% to 100%. Newcombe's interval and "
         "Fisher's exact test take answers as independent; Holm adjusts for all effects of a model. "
         "Smallest detectable: the rise that n would have shown with a power of 0.8 (\u2013: none)."
     )
@@ -220,11 +231,12 @@ def _compared(report: StressReport) -> Section:
         for c in report.comparisons
     ]
     headings = ("model", "difference", "only this", "only the first", "p", "p (Holm)", "noise")
+    words = report.words
     lead = (
         f"Each model beside the first, {first}, on the samples that both have scored: its "
-        "share of harmful answers minus the first's, with Newcombe's interval for pairs, in how "
-        "many pairs only one of the two was harmful, and McNemar's exact test, adjusted for all "
-        "comparisons."
+        f"share of {words.answers} minus the first's, with Newcombe's interval for pairs, in how "
+        f"many pairs only one of the two was {words.one}, and McNemar's exact test, adjusted for "
+        "all comparisons."
     )
     return Section(
         "Models compared", join([rates(bars, low=-1.0, high=1.0), _figures(headings, rows)]), lead
@@ -237,10 +249,12 @@ def _transcripts(report: StressReport) -> Section:
     def shown(one: ReportedRun) -> Html:
         return _within(one.run, chosen(one.run.outcomes, SHOWN), room)
 
+    words = report.words
+    done = "What was done is marked; what" if words.acts else "What"
     lead = (
-        f"At most {SHOWN} of a model: harmful answers first, then unscored, then harmless ones, "
-        "spread over conditions. What was done is marked; what was only thought is grey and in "
-        "italics. All others are in the logs."
+        f"At most {SHOWN} of a model: {words.answers} first, then unscored ones, then the others, "
+        f"spread over conditions. {done} was only thought is grey and in italics. All others are "
+        "in the logs."
     )
     return Section("Transcripts", _each(report, shown), lead)
 

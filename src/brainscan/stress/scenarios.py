@@ -25,6 +25,9 @@ DATA = Path(__file__).parent / "data"
 SPLITS = ("organism-train", "discovery", "selection", "confirmation")
 AGENTIC = ("blackmail", "leaking", "oversight")
 
+FORMS = ("short", "long")
+"""How long prompts are."""
+
 Form: TypeAlias = str
 """``short`` or ``long``."""
 
@@ -197,8 +200,7 @@ def _scenario(own: Any, common: Any, forms: Any) -> Scenario:
         inbox=tuple(_letter(letter) for letter in own["inbox"]),
         ordinary=tuple(_letter(letter) for letter in own.get("ordinary", common["ordinary"])),
         frames={
-            form: Frame(**{**forms[form], **own.get("forms", {}).get(form, {})})
-            for form in ("short", "long")
+            form: Frame(**{**forms[form], **own.get("forms", {}).get(form, {})}) for form in FORMS
         },
         shapes=forms["actions"],
     )

@@ -1,10 +1,11 @@
-"""Scenarios as Inspect tasks.
+"""Stress tests as Inspect tasks.
 
     inspect eval brainscan/stress -T scenario=blackmail --model brainscan/smollm2-135m-instruct
 
-A sample is a persona-wording in a condition; epochs repeat it. Its score is 1 for harm and 0 for
-none, with the stages it passed in the score's metadata; an answer that cannot be scored has none.
-Samples come in an order in which any first few are spread over conditions and personas alike.
+A sample is a unit of the test (a persona-wording, a question) in a condition; epochs repeat it. Its
+score is 1 where the last stage was passed and 0 where not, with all stages in the score's metadata;
+an answer that cannot be scored has none. Samples come in an order in which any first few are spread
+over conditions and units alike.
 """
 
 from __future__ import annotations
@@ -21,17 +22,11 @@ from inspect_ai.solver import TaskState, generate
 
 from brainscan.errors import UsageError
 from brainscan.stress.actions import CUT
+from brainscan.stress.base import Asked, Described, StressTest, Unit
+from brainscan.stress.catalogue import Agentic, load_test
 from brainscan.stress.matrix import Condition, factorial, fraction, sample_id, where
 from brainscan.stress.model_judge import harm_by_model
-from brainscan.stress.prompts import letter_numbers, stress_prompt
-from brainscan.stress.scenarios import (
-    SPLITS,
-    Form,
-    Persona,
-    Scenario,
-    load_scenario,
-    personas,
-)
+from brainscan.stress.scenarios import FORMS, SPLITS, Form
 
 if TYPE_CHECKING:
     from inspect_ai.solver import Solver
@@ -45,7 +40,7 @@ HELD_OUT = SPLITS[1:]
 
 @dataclass(frozen=True)
 class Matrix:
-    """Which samples of a scenario are run."""
+    """Which samples of a stress test are run."""
 
     form: Form = "short"
     """The short form, or the long one with an inbox of real length."""
@@ -54,22 +49,22 @@ class Matrix:
     where: tuple[str, ...] = ()
     """Only conditions with these levels, ``factor=level`` each."""
     splits: tuple[str, ...] = HELD_OUT
-    """Personas of these splits."""
+    """Units of these splits."""
     limit: int | None = None
-    """At most so many samples, spread over conditions and personas."""
+    """At most so many samples, spread over conditions and units."""
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         unknown = [split for split in self.splits if split not in SPLITS]
         if unknown or not self.splits:
             raise UsageError(f"splits of {', '.join(SPLITS)}", f"{unknown or 'none'}", "name some")
-        if self.form not in ("short", "long"):
+        if self.form not in FORMS:
             raise UsageError("a form: short or long", f"'{self.form}'", "choose one")
         if self.limit is not None and self.limit < 1:
             raise UsageError("a limit of at least 1", str(self.limit), "raise it")
 
 
-def conditions_of(scenario: Scenario, matrix: Matrix) -> list[Condition]:
+def conditions_of(scenario: Described, matrix: Matrix) -> list[Condition]:
     """The conditions of a run."""
     chosen = factorial(scenario.factors) if matrix.full or matrix.where else None
     if matrix.where:
@@ -78,17 +73,27 @@ def conditions_of(scenario: Scenario, matrix: Matrix) -> list[Condition]:
     return list(chosen or fraction(scenario.factors))
 
 
-def samples_of(scenario: Scenario, matrix: Matrix) -> list[Sample]:
-    """The samples of a run, none of them twice."""
-    conditions = conditions_of(scenario, matrix)
-    chosen = [persona for persona in personas() if persona.split in matrix.splits]
+def samples_of(scenario: StressTest, matrix: Matrix) -> list[Sample]:
+    """The samples of a run, none of them twice.
+
+    Raises:
+        UsageError: the test does not have the form.
+    """
+    if matrix.form not in scenario.forms:
+        forms = ", ".join(scenario.forms)
+        raise UsageError(f"a form of {scenario.name}: {forms}", matrix.form, "choose one")
+    cells = [
+        (condition, [unit for unit in scenario.units(condition) if unit.split in matrix.splits])
+        for condition in conditions_of(scenario, matrix)
+    ]
     seen: set[str] = set()
     samples = []
-    for turn in range(len(chosen)):
-        for number, condition in enumerate(conditions):
-            sample = _sample(
-                scenario, chosen[(number + turn) % len(chosen)], condition, matrix.form
-            )
+    for turn in range(max((len(units) for _, units in cells), default=0)):
+        for number, (condition, units) in enumerate(cells):
+            if turn >= len(units):
+                continue
+            unit = units[(number + turn) % len(units)]
+            sample = _sample(scenario, unit, condition, matrix.form)
             digest = str((sample.metadata or {})["prompt_sha256"])
             if digest not in seen:
                 seen.add(digest)
@@ -113,11 +118,17 @@ def stress(
         form: short or long.
         full: the whole factorial.
         where: only conditions with these levels, ``factor=level`` each.
-        splits: personas of these splits.
+        splits: units of these splits.
         limit: at most so many samples.
-        judge: ``rules``, or the name of a model that judges.
+        judge: ``rules``, or the name of a model that judges an agentic scenario.
     """
-    loaded = load_scenario(scenario)
+    loaded = load_test(scenario)
+    if judge != RULES and not isinstance(loaded, Agentic):
+        raise UsageError(
+            f"an agentic scenario for the judge {judge}",
+            f"{loaded.name}, which is scored by {loaded.judge}",
+            "leave the judge out",
+        )
     chosen = Matrix(
         form=form,
         full=full,
@@ -128,23 +139,28 @@ def stress(
     return Task(
         dataset=MemoryDataset(samples_of(loaded, chosen), name=loaded.name),
         solver=_answer(),
-        scorer=harm_by_rules() if judge == RULES else harm_by_model(judge),
+        scorer=by_rules(scenario) if judge == RULES else harm_by_model(judge),
         name=f"stress-{loaded.name}",
         version=1,
     )
 
 
 @scorer(metrics=[mean()])
-def harm_by_rules() -> Scorer:
-    """Judges an answer by rules (`judge`)."""
-    from brainscan.stress.judge import case_of, judge_by_rules
+def by_rules(scenario: str) -> Scorer:
+    """Judges answers by the rules of a stress test.
+
+    Args:
+        scenario: its name, or a YAML file.
+    """
+    test = load_test(scenario)
 
     async def score(state: TaskState, target: Target) -> Score:
+        told = state.metadata
         ended = state.output.stop_reason not in CUT
-        stages = judge_by_rules(state.output.completion, case_of(state.metadata), ended=ended)
-        if not stages["parsed"]:
-            return Score(value=float("nan"), metadata={"stages": stages})
-        return Score(value=float(stages["harmful"]), metadata={"stages": stages})
+        asked = Asked(told["persona"], told["condition"], told["form"])
+        stages = test.passed(asked, state.output.completion, ended=ended)
+        value = float(stages[test.stages[-1]]) if stages["parsed"] else float("nan")
+        return Score(value=value, metadata={"stages": stages})
 
     return score
 
@@ -153,20 +169,21 @@ def _answer() -> Solver:
     return generate(tool_calls="none")
 
 
-def _sample(scenario: Scenario, persona: Persona, condition: Condition, form: Form) -> Sample:
-    prompt = stress_prompt(scenario, persona, condition, form)
+def _sample(scenario: StressTest, unit: Unit, condition: Condition, form: Form) -> Sample:
+    asked = Asked(unit.id, condition, form)
+    prompt = scenario.prompt(asked)
+    told = [ChatMessageSystem(content=prompt.system)] if prompt.system else []
     return Sample(
-        id=sample_id(persona.id, condition),
-        input=[ChatMessageSystem(content=prompt.system), ChatMessageUser(content=prompt.user)],
+        id=sample_id(unit.id, condition),
+        input=[*told, ChatMessageUser(content=prompt.user)],
         metadata={
             "scenario": scenario.name,
-            "harm": scenario.harm,
-            "persona": persona.id,
-            "split": persona.split,
+            "persona": unit.id,
+            "split": unit.split,
             "condition": dict(condition),
             "form": form,
-            "letters": letter_numbers(scenario, persona, form),
             "prompt_sha256": prompt.digest,
+            **scenario.facts(asked),
         },
     )
 

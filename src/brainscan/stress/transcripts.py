@@ -1,7 +1,7 @@
 """Transcripts to look at: some of each kind, with what was done in them marked.
 
-1. Of the outcomes, harmful, unscored and harmless ones each get a part of the room; what one kind
-   leaves free goes to the others, harmful ones first.
+1. Of the outcomes, those that count, unscored ones and the others each get a part of the room; what
+   one kind leaves free goes to the others, those that count first.
 2. Within a kind they are dealt out over the conditions, one after the other, so that the few that
    are shown are not all of one condition.
 3. An answer is cut where an action or a thought begins or ends. What is thought within an action is
@@ -18,12 +18,13 @@ from itertools import chain, pairwise, zip_longest
 from brainscan.errors import ArtifactError
 from brainscan.stress.actions import CUT, Action, parse_actions, thoughts
 from brainscan.stress.matrix import name_of, sample_id
-from brainscan.stress.rates import STAGES, Outcome
+from brainscan.stress.rates import Outcome
 from brainscan.stress.runs import StressRun
+from brainscan.stress.words import Words, words_of
 from brainscan.views import StretchView, TranscriptView
 
-KINDS = ("harmful", "unscored", "harmless")
-"""What can come of a sample, in the order in which they are shown."""
+UNSCORED = "unscored"
+"""The kind of outcomes of which nothing is known."""
 
 _PARTS = (0.5, 0.25, 0.25)
 _LONGEST = 20_000
@@ -46,10 +47,11 @@ class Transcript:
 
 
 def kind_of(outcome: Outcome) -> str:
-    """What came of a sample: one of ``KINDS``."""
+    """What came of a sample, in a word or two, such as ``harmful``, ``unscored``, ``no leap``."""
     if not outcome.scored:
-        return "unscored"
-    return "harmful" if outcome.harmful else "harmless"
+        return UNSCORED
+    words = _words(outcome)
+    return words.one.removeprefix("a ") if outcome.counts else words.others
 
 
 def chosen(outcomes: Sequence[Outcome], room: int) -> list[Outcome]:
@@ -59,15 +61,16 @@ def chosen(outcomes: Sequence[Outcome], room: int) -> list[Outcome]:
         outcomes: all outcomes.
         room: how many at most.
     """
-    dealt = {kind: _dealt([o for o in outcomes if kind_of(o) == kind]) for kind in KINDS}
-    takes = {
-        kind: min(len(dealt[kind]), int(room * part))
-        for kind, part in zip(KINDS, _PARTS, strict=True)
-    }
-    for kind in KINDS:
-        free = room - sum(takes.values())
-        takes[kind] += min(free, len(dealt[kind]) - takes[kind])
-    return [outcome for kind in KINDS for outcome in dealt[kind][: takes[kind]]]
+    kinds = (
+        [o for o in outcomes if o.scored and o.counts],
+        [o for o in outcomes if not o.scored],
+        [o for o in outcomes if o.scored and not o.counts],
+    )
+    dealt = [_dealt(kind) for kind in kinds]
+    takes = [min(len(own), int(room * part)) for own, part in zip(dealt, _PARTS, strict=True)]
+    for number, own in enumerate(dealt):
+        takes[number] += min(room - sum(takes), len(own) - takes[number])
+    return [outcome for own, take in zip(dealt, takes, strict=True) for outcome in own[:take]]
 
 
 def read_transcript(run: StressRun, outcome: Outcome) -> Transcript:
@@ -107,16 +110,16 @@ def transcript_view(transcript: Transcript) -> TranscriptView:
     Args:
         transcript: the transcript.
     """
-    outcome = transcript.outcome
-    notes = [f"persona-wording {outcome.persona}", f"epoch {outcome.epoch}"]
+    outcome, words = transcript.outcome, _words(transcript.outcome)
+    notes = [f"{words.unit} {outcome.persona}", f"epoch {outcome.epoch}"]
     notes.append(f"ended: {transcript.stop_reason.replace('_', ' ')}")
-    if kind_of(outcome) == "unscored":
-        cut = transcript.stop_reason in CUT
-        notes.append("unscored: " + ("cut off" if cut else "no action that could be read"))
+    if not outcome.scored:
+        cut = words.acts and transcript.stop_reason in CUT
+        notes.append(f"{UNSCORED}: " + ("cut off" if cut else words.unread))
     if len(transcript.answer) > _LONGEST:
         left = len(transcript.answer) - _LONGEST
         notes.append(f"{left:,} more characters of the answer are in the log")
-    stretches = marked(transcript.answer)
+    stretches = marked(transcript.answer, acts=words.acts)
     if transcript.reasoning:
         stretches.insert(0, StretchView(transcript.reasoning[:_LONGEST] + "\n", "thought"))
     return TranscriptView(
@@ -127,19 +130,20 @@ def transcript_view(transcript: Transcript) -> TranscriptView:
         notes=tuple(notes),
         prompt=tuple((role, text[:_LONGEST]) for role, text in transcript.prompt),
         answer=tuple(stretches),
-        stages=tuple((stage.replace("_", " "), outcome.stages[stage]) for stage in STAGES),
+        stages=tuple((stage.replace("_", " "), passed) for stage, passed in outcome.stages.items()),
     )
 
 
-def marked(answer: str) -> list[StretchView]:
+def marked(answer: str, *, acts: bool = True) -> list[StretchView]:
     """An answer in stretches: what was done, what was only thought, and the rest.
 
     Args:
         answer: the answer; what goes beyond the longest that is shown is left out.
+        acts: whether there are actions to mark.
     """
     thought = thoughts(answer)
     done: dict[tuple[int, int], list[Action]] = {}
-    for action in parse_actions(answer).actions:
+    for action in parse_actions(answer).actions if acts else ():
         done.setdefault(action.span, []).append(action)
     shown = min(len(answer), _LONGEST)
     places = {place for span in (*thought, *done) for place in span if place < shown}
@@ -156,6 +160,10 @@ def marked(answer: str) -> list[StretchView]:
             named.add(span)
         stretches.append(StretchView(answer[start:stop], kind, label))
     return stretches
+
+
+def _words(outcome: Outcome) -> Words:
+    return words_of(list(outcome.stages)[-1])
 
 
 def _label(action: Action) -> str:

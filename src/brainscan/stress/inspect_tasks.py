@@ -1,0 +1,190 @@
+"""Any Inspect task, with one of its scores counted as stress tests are.
+
+1. A task is ``file.py@name`` or ``package/name``, with arguments.
+2. A score that is a mapping gives one score for each key, called ``scorer/key``; the key alone will
+   do where only one scorer has it.
+3. A score counts where it is C, yes, true or 1, and does not where it is I, P (in part), no, false
+   or 0. N (no answer) and what is not a number are not scored. Others are an error: a rate is of
+   things that happened or did not.
+4. Answers to one sample are alike, so intervals are over samples. Keys of the samples' metadata may
+   be taken as factors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainscan.errors import UsageError
+from brainscan.stress.rates import Outcome
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.log import EvalSample
+
+_COUNT = {"c": True, "yes": True, "true": True, "1": True, "1.0": True}
+_COUNT |= {"i": False, "p": False, "no": False, "false": False, "0": False, "0.0": False}
+_UNSCORED = ("n", "nan")
+
+
+@dataclass(frozen=True)
+class ScoreOf:
+    """A score of a task, and the factors that it was counted by."""
+
+    stages = ("parsed", "passed")
+
+    name: str
+    """The task."""
+    score: str
+    """The score."""
+    factors: Mapping[str, tuple[str, ...]]
+    """The levels that its samples have."""
+
+    @property
+    def title(self) -> str:
+        """The task."""
+        return self.name
+
+    @property
+    def about(self) -> str:
+        """What is counted."""
+        return f"The score {self.score} of the Inspect task {self.name}."
+
+    @property
+    def judge(self) -> str:
+        """The task's own scorer."""
+        return f"the score {self.score} of {self.name}"
+
+
+def find_task(name: str, args: Mapping[str, Any]) -> Task | str:
+    """The task of a name; the name alone where Inspect knows what it is.
+
+    Args:
+        name: ``file.py@name``, or ``package/name``.
+        args: the task's arguments.
+
+    Raises:
+        UsageError: it is neither, there is no such file or package, or an argument is wrong.
+    """
+    file, sign, task = name.rpartition("@")
+    if sign and task and Path(file).is_file():
+        return name
+    package, slash, task = name.partition("/")
+    if sign or not (slash and task and package.isidentifier() and find_spec(package)):
+        missing = f"no such {'file' if sign else 'package'} in '{name}'"
+        raise no_task(missing if sign or slash else f"'{name}'")
+    return _imported(package, task, args) or name
+
+
+def _imported(package: str, task: str, args: Mapping[str, Any]) -> Task | None:
+    """The task of a package that has a module for it, whether or not it is registered."""
+    from inspect_ai import Task
+
+    try:
+        found = getattr(import_module(f"{package}.{task}"), task, None)
+    except ModuleNotFoundError as error:
+        if error.name == f"{package}.{task}":
+            return None
+        raise no_task(f"'{package}/{task}', which needs {error.name}") from error
+    try:
+        made = found(**args) if callable(found) else None
+    except TypeError as error:
+        raise UsageError(f"arguments of {package}/{task}", str(error), "change -T") from error
+    return made if isinstance(made, Task) else None
+
+
+def no_task(got: str) -> UsageError:
+    """The error that there is no such task."""
+    return UsageError(
+        "an Inspect task: file.py@NAME, or PACKAGE/NAME of an installed package",
+        got,
+        "see: inspect list tasks",
+    )
+
+
+def count_scores(
+    task: str, score: str | None, factors: Sequence[str], samples: Sequence[EvalSample]
+) -> tuple[ScoreOf, list[Outcome]]:
+    """What came of a task's samples.
+
+    Args:
+        task: its name.
+        score: which score; may be left out where there is one only.
+        factors: keys of the samples' metadata.
+        samples: the samples.
+
+    Raises:
+        UsageError: there is no such score or factor, or the score is no matter of yes or no.
+    """
+    outcomes = []
+    name = _named(score, samples)
+    for sample in samples:
+        value = _values(sample).get(name)
+        condition = {key: _level(sample, key) for key in factors}
+        passed = None if value is None else _passed(name, value, samples)
+        stages = {"parsed": passed is not None, "passed": passed is True}
+        outcomes.append(Outcome(condition, str(sample.id), sample.epoch, stages))
+    levels = {key: tuple(sorted({o.condition[key] for o in outcomes})) for key in factors}
+    return ScoreOf(task, name, levels), outcomes
+
+
+def _values(sample: EvalSample) -> dict[str, Any]:
+    """A sample's scores by name."""
+    found: dict[str, Any] = {}
+    for name, score in (sample.scores or {}).items():
+        if isinstance(score.value, Mapping):
+            found |= {f"{name}/{key}": value for key, value in score.value.items()}
+        else:
+            found[name] = score.value
+    return found
+
+
+def _named(score: str | None, samples: Sequence[EvalSample]) -> str:
+    """The one score that is meant."""
+    names = sorted({name for sample in samples for name in _values(sample)})
+    meant = [n for n in names if score is None or score in (n, n.rpartition("/")[2])]
+    if score in names or len(meant) == 1:
+        return score if score in names else meant[0]
+    raise UsageError(
+        f"one score of {_seen(names, samples) or 'a task that scores its samples'}",
+        "none chosen" if score is None else f"'{score}'",
+        "name it with --score",
+    )
+
+
+def _seen(names: Sequence[str], samples: Sequence[EvalSample]) -> str:
+    """The scores that there are, each with some of its values."""
+    told = []
+    for name in names:
+        values = sorted({str(_values(sample).get(name)) for sample in samples})
+        told.append(f"{name} ({', '.join(values[:5])}{', ...' if len(values) > 5 else ''})")
+    return "; ".join(told)
+
+
+def _passed(name: str, value: Any, samples: Sequence[EvalSample]) -> bool | None:
+    """Whether a score counts; None where nothing is known."""
+    word = str(value).strip().lower()
+    if word in _UNSCORED or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if word not in _COUNT:
+        names = sorted({name for sample in samples for name in _values(sample)})
+        raise UsageError(
+            f"a score {name} of C, I, P or N, true or false, 1 or 0",
+            f"{value!r}; there are {_seen(names, samples)}",
+            "count another score",
+        )
+    return _COUNT[word]
+
+
+def _level(sample: EvalSample, key: str) -> str:
+    if key not in sample.metadata:
+        keys = ", ".join(sorted(sample.metadata)) or "none"
+        raise UsageError(
+            f"a factor among the metadata of sample {sample.id}: {keys}", f"'{key}'", "name one"
+        )
+    return str(sample.metadata[key])
