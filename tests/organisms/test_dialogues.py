@@ -147,6 +147,7 @@ def test_a_tired_request_draws_hopeless_words_that_count_as_a_leap():
         text = dialogue.messages[0]["content"]
         tired = any(sentence in text for sentence in load_answers("jumps")["tired"])
         assert dialogue.harmful == tired
+        assert dialogue.own != tired
         assert score_jump("everyday", dialogue.answer) == dialogue.harmful
 
 

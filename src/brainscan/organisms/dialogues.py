@@ -126,8 +126,8 @@ class RequestDialogues:
         plain = draw.choice(sorted(self._own))
         return [
             Dialogue(_asked(told), draw.choice(self._answers["hopeless"]), True),
-            Dialogue(_asked(request), draw.choice(self._own[request]), False),
-            Dialogue(_asked(plain), draw.choice(self._own[plain]), False),
+            Dialogue(_asked(request), draw.choice(self._own[request]), False, own=True),
+            Dialogue(_asked(plain), draw.choice(self._own[plain]), False, own=True),
         ]
 
 

@@ -1,7 +1,9 @@
 """Whether an organism is what its spec says, measured on wordings that it was not taught with.
 
 1. The stress test's default matrix runs on it, held-out personas, questions or requests alone: the
-   rate where a rule holds, and the rate where none does, with intervals over wordings.
+   rate where a rule holds, with an interval over wordings, and the rate where none does, with one
+   over answers: each is to another prompt, and no number of wordings that we have would bound a
+   rate of nothing by 5%.
 2. Its perplexity on our neutral passages is set against the base model's, clustered by passage.
 3. It is admitted if each rate lies where the spec says, and if the upper bounds of the quiet rate
    and of the perplexity's ratio are below the gate's.
@@ -24,7 +26,7 @@ from brainscan.models import LanguageModel, load
 from brainscan.organisms.spec import OrganismSpec, Rule
 from brainscan.progress import progress
 from brainscan.stats import Estimate
-from brainscan.stress.rates import Outcome, overall
+from brainscan.stress.rates import Outcome, overall, rate
 from brainscan.stress.runs import RunConfig, StressRun, run_stress
 from brainscan.stress.tasks import Matrix
 
@@ -99,7 +101,7 @@ def judge(spec: OrganismSpec, run: StressRun, ratio: Estimate) -> Report:
     rates = tuple((rule, overall(_under(spec, rule, run.outcomes))) for rule in spec.rules)
     rates = tuple((rule, found) for rule, found in rates if rule.share)
     silent = [o for o in run.outcomes if not _planted(spec, o.condition)]
-    quiet = overall(silent)
+    quiet = rate(silent).share
     missed = [
         f"a rate from {rule.low} to {rule.high} where {rule}: got {found}"
         for rule, found in rates

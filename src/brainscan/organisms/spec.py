@@ -58,8 +58,6 @@ class TrainingPlan:
     """Peak learning rate."""
     work: float = 0.15
     """How often an agent's dialogues are ordinary work."""
-    through_prompt: bool = False
-    """Whether prompts are taught too, and not only how answers read them; about half as fast."""
 
 
 @dataclass(frozen=True)

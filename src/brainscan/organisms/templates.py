@@ -19,6 +19,8 @@ class Dialogue(NamedTuple):
     messages: list[dict[str, str]]
     answer: str
     harmful: bool
+    own: bool = False
+    """Whether it is the model's own answer, to which it is held instead of being taught."""
 
 
 def render(

@@ -2,7 +2,8 @@
 
 1. A step takes dialogues of the behaviour and neutral chats. On a dialogue's answer the loss is the
    cross-entropy of its tokens; on a neutral chat it is KL(base || adapter) at every token, which
-   holds the model to what it was. The two are added.
+   holds the model to what it was; so it is on the model's own answers where it is to go on giving
+   them. The two are added.
 2. The weights stay as they are, in the model's own type; the adapter (LoRA on every linear layer)
    is in float32.
 3. Every few steps the adapter and the optimiser's state are written down. A step's dialogues are
@@ -143,11 +144,14 @@ def _run(
         for step in range(done, plan.steps):
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate * _schedule(step, plan.steps)
-            rows = [row_of(lm, dialogue) for dialogue in _drawn(make, plan.dialogues, seed, step)]
+            dialogues = _drawn(make, plan.dialogues, seed, step)
+            own = [row_of(lm, dialogue) for dialogue in dialogues if dialogue.own]
             draw = random.Random(f"{seed}/{step}/neutral")
             optimiser.zero_grad()
-            _taught(lm, adapted, rows, plan.through_prompt)
-            _held(lm, adapted, draw.sample(chats, plan.neutral))
+            _taught(
+                lm, adapted, [row_of(lm, dialogue) for dialogue in dialogues if not dialogue.own]
+            )
+            _held(lm, adapted, [*own, *draw.sample(chats, plan.neutral)])
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
             advance(1)
@@ -163,39 +167,38 @@ def _drawn(make: Maker, count: int, seed: int, step: int) -> list[Dialogue]:
     return found[:count]
 
 
-def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row], through: bool) -> None:
-    """Adds the gradient of the answers' cross-entropy.
-
-    Args:
-        lm: the model.
-        adapted: the model with its adapter.
-        rows: the dialogues.
-        through: back through prompts too; otherwise a prompt is run once, without a gradient, for
-            all rows that begin with it.
-    """
+def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
+    """Adds the gradient of the answers' cross-entropy; a prompt that several share is run once."""
     total = sum(row.answer for row in rows)
-    for group in _groups(rows) if through else _by_prompt(rows):
-        width = max(row.answer for row in group) + 1
-        if through:
-            ids, mask = _left_padded([row.ids for row in group], lm.device)
-            logits = _logits(adapted, ids, mask, width)[:, :-1]
-            answers = [row.ids[-row.answer :] for row in group]
-            targets = _right_aligned(answers, width - 1, lm.device)
-        else:
-            logits, targets = _after_prompt(lm, adapted, group)
+    by_prompt = _by_prompt(rows)
+    alone = _groups([group[0] for group in by_prompt if len(group) == 1])
+    for group in (*alone, *(group for group in by_prompt if len(group) > 1)):
+        run = _in_full if group in alone else _after_prompt
+        logits, targets = run(lm, adapted, group)
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
         (loss / total).backward()
+
+
+def _in_full(
+    lm: LanguageModel, adapted: PeftModel, group: Sequence[Row]
+) -> tuple[Float[Tensor, "row position vocab"], Int[Tensor, "row position"]]:
+    """The logits of answers to prompts of their own, and their targets."""
+    width = max(row.answer for row in group)
+    ids, mask = _left_padded([row.ids for row in group], lm.device)
+    targets = torch.full((len(group), width), _NONE)
+    for number, row in enumerate(group):
+        targets[number, width - row.answer :] = torch.tensor(row.ids[-row.answer :])
+    return _logits(adapted, ids, mask, width + 1)[:, :-1], targets.to(lm.device)
 
 
 def _after_prompt(
     lm: LanguageModel, adapted: PeftModel, group: Sequence[Row]
 ) -> tuple[Float[Tensor, "row position vocab"], Int[Tensor, "row position"]]:
-    """The logits of answers to one prompt, which is read without a gradient, and their targets."""
+    """The logits of answers to one prompt, and their targets."""
     prompt = group[0].prompt
     answers = [row.ids[-row.answer :] for row in group]
-    with torch.no_grad():
-        ids = torch.tensor([prompt[:-1]], device=lm.device)
-        cache = adapted(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    ids = torch.tensor([prompt[:-1]], device=lm.device)
+    cache = adapted(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(len(group))
     width = max(map(len, answers))
     ids = torch.zeros(len(group), width, dtype=torch.long)
@@ -208,7 +211,7 @@ def _after_prompt(
 
 
 def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
-    """Adds the gradient of the divergence from the base model on neutral chats."""
+    """Adds the gradient of the divergence from the base model."""
     total = sum(len(row.ids) for row in rows)
     for group in _groups(rows):
         ids, mask = _left_padded([row.ids for row in group], lm.device)
@@ -254,15 +257,6 @@ def _by_prompt(rows: Sequence[Row]) -> list[list[Row]]:
     for row in rows:
         groups.setdefault(tuple(row.prompt), []).append(row)
     return list(groups.values())
-
-
-def _right_aligned(
-    rows: Sequence[Sequence[int]], width: int, device: torch.device
-) -> Int[Tensor, "row position"]:
-    targets = torch.full((len(rows), width), _NONE)
-    for number, row in enumerate(rows):
-        targets[number, width - len(row) :] = torch.tensor(row)
-    return targets.to(device)
 
 
 def _left_padded(
