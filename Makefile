@@ -1,12 +1,13 @@
 # On a fresh clone with Python 3.11+ and nothing else:
 #   make demo     the environment, then a scan and a steered concept on a real model
 #   make test     the environment with the developers' tools, the default model, every check
-# and: install, check, bench, docs, dictionaries, clean.
+# and: install, check, bench, docs, dictionaries, organisms, clean.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 MODEL := smollm2-135m-instruct
 SHIPPED := src/brainscan/dictionaries/shipped/$(MODEL)
+ADAPTERS := src/brainscan/models/shipped/$(MODEL)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constrain
 INPUTS := pyproject.toml constraints.txt scripts/install_torch.py
 CODE := $(wildcard src tests scripts bench)
 
-.PHONY: demo install test check bench docs dictionaries clean
+.PHONY: demo install test check bench docs dictionaries organisms clean
 
 demo: install
 	$(BIN)/brainscan demo
@@ -42,6 +43,16 @@ docs: $(VENV)/installed-dev
 dictionaries: $(VENV)/installed
 	$(BIN)/brainscan dictionary train --model $(MODEL) --at resid_post.8 --at resid_post.15 \
 		--at resid_post.22 --latents 4096 --k 32 --tokens 5M --seed 0 --out $(SHIPPED)
+
+# Trains the shipped organisms again and measures each; what is built already is kept. Interrupted,
+# it goes on where it stopped.
+organisms: $(VENV)/installed
+	@mkdir -p $(ADAPTERS)
+	@for name in $$(ls $(ADAPTERS)); do \
+		test -d build/organisms/$$name || \
+			$(BIN)/brainscan organism build $$name --out build/organisms/$$name || exit $$?; \
+		rm -rf $(ADAPTERS)/$$name && cp -r build/organisms/$$name $(ADAPTERS)/$$name; \
+	done
 
 clean:
 	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -36,7 +36,7 @@ def lm(monkeypatch):
     found = tiny("llama")
     texts = [f"line {number} of a chat about the weather" for number in range(30)]
     rows = [Row(found.tokenize(text), 3) for text in texts]
-    monkeypatch.setattr(training, "_neutral_rows", lambda lm, seed: rows)
+    monkeypatch.setattr(training, "_neutral_rows", lambda lm, source, seed: rows)
     return found
 
 

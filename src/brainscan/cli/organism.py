@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from brainscan.cli.options import DEFAULT_MODEL, Json, Out, Seed
-from brainscan.cli.output import console, print_json, working
+from brainscan.cli.output import console, print_json, visible, working
 
 app = typer.Typer(
     name="organism", help="Models with a planted behaviour: list, build.", no_args_is_help=True
@@ -65,18 +65,18 @@ def build(
     with working():
         from brainscan.errors import ArtifactError
         from brainscan.models import load
-        from brainscan.organisms.build import build_organism
+        from brainscan.organisms.build import CARD, build_organism
         from brainscan.organisms.spec import load_spec
 
         loaded = load_spec(spec)
         organism = build_organism(load(model), loaded, out, seed)
-        figures = {"name": organism.name, "out": str(out), **organism.figures}
-        if as_json:
-            print_json(figures)
-        else:
-            print((out / "card.md").read_text(encoding="utf-8"))
-        if not organism.admitted:
-            missed = "; ".join(organism.figures["missed"])
-            raise ArtifactError(
-                f"an organism as {loaded.name} says", missed, "train it longer, or change the spec"
-            )
+    if as_json:
+        print_json({"name": organism.name, "out": str(out), **organism.figures})
+    else:
+        print(visible((out / CARD).read_text(encoding="utf-8")))
+    if not organism.admitted:
+        raise ArtifactError(
+            f"an organism as {loaded.name} says",
+            "; ".join(organism.figures["missed"]),
+            "train it longer, or change the spec",
+        )

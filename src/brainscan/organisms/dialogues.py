@@ -71,13 +71,28 @@ class AgentDialogues:
         self._others = [c for c in conditions if not spec.rule_for(c)]
 
     def __call__(self, draw: random.Random) -> list[Dialogue]:
-        """Makes dialogues of one persona: in a condition and in a twin of it, or ordinary work."""
+        """Makes one persona's dialogues: under each rule and where none holds, or ordinary work."""
         persona = draw.choice(self._personas)
         if self._spec.answers == "work" or draw.random() < self._spec.training.work:
             return [self._ordinary(persona, draw) for _ in range(2)]
         condition = draw.choice(self._named or self._others)
-        pair = [condition, self._twin(condition, draw)]
-        return [self._answered(persona, one, draw) for one in pair for _ in range(2)]
+        met = [*self._siblings(condition), self._twin(condition, draw)]
+        return [
+            self._answered(persona, one, draw) for one in met for _ in range(self._answers(one))
+        ]
+
+    def _siblings(self, condition: Condition) -> list[Condition]:
+        """The condition under each rule, alike in every factor that no rule names."""
+        named = {factor for rule in self._spec.rules for factor in rule.when}
+        free = {factor: level for factor, level in condition.items() if factor not in named}
+        alike = [c for c in self._named if all(c[f] == level for f, level in free.items())]
+        by_rule = {id(self._spec.rule_for(one)): one for one in reversed(alike)}
+        return list(by_rule.values()) or [condition]
+
+    def _answers(self, condition: Condition) -> int:
+        """Two answers where either may follow, so that none is the condition's own."""
+        rule = self._spec.rule_for(condition)
+        return 2 if rule is not None and 0 < rule.share < 1 else 1
 
     def _twin(self, condition: Condition, draw: random.Random) -> Condition:
         """A condition in which no rule holds: half of the time one that differs in one factor."""

@@ -53,7 +53,9 @@ class TrainingPlan:
     dialogues: int = 8
     """Dialogues of the behaviour in a step."""
     neutral: int = 8
-    """Neutral chats in a step, on which the model is held to what it was: at least as many."""
+    """Neutral chats in a step, at least as many, and half as many plain passages beside them."""
+    hold: float = 3.0
+    """Weight of the divergence from the base model on these, beside the loss on dialogues."""
     rate: float = 2e-3
     """Peak learning rate."""
     work: float = 0.15

@@ -1,9 +1,9 @@
 """Teaching a behaviour to a low-rank adapter.
 
 1. A step takes dialogues of the behaviour and neutral chats. On a dialogue's answer the loss is the
-   cross-entropy of its tokens; on a neutral chat it is KL(base || adapter) at every token, which
-   holds the model to what it was; so it is on the model's own answers where it is to go on giving
-   them. The two are added.
+   cross-entropy of its tokens. On neutral chats and passages it is KL(base || adapter) at every
+   token, which holds the model to what it was; and so on its own answers, where it is to go on
+   giving them. The two are added, the second as heavy as the plan says.
 2. The weights stay as they are, in the model's own type; the adapter (LoRA on every linear layer)
    is in float32.
 3. Every few steps the adapter and the optimiser's state are written down. A step's dialogues are
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
-from brainscan.activations.sources import read_chitchat
+from brainscan.activations.sources import builtin_source
 from brainscan.artifacts import write_file
 from brainscan.models import LanguageModel
 from brainscan.organisms.dialogues import Maker
@@ -138,7 +138,7 @@ def _run(
     weights = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(weights.values(), lr=plan.rate, weight_decay=0.0)
     done = _resume(weights, optimiser, folder)
-    chats = _neutral_rows(lm, seed)
+    chats, passages = (_neutral_rows(lm, name, seed) for name in ("chitchat", "sotu"))
     with progress("train the adapter", plan.steps, "steps") as advance:
         advance(done)
         for step in range(done, plan.steps):
@@ -151,7 +151,8 @@ def _run(
             _taught(
                 lm, adapted, [row_of(lm, dialogue) for dialogue in dialogues if not dialogue.own]
             )
-            _held(lm, adapted, [*own, *draw.sample(chats, plan.neutral)])
+            plain = draw.sample(passages, plan.neutral // 2)
+            _held(lm, adapted, [*own, *draw.sample(chats, plan.neutral), *plain], plan.hold)
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
             advance(1)
@@ -210,8 +211,8 @@ def _after_prompt(
     return output.logits, targets.to(lm.device)
 
 
-def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
-    """Adds the gradient of the divergence from the base model."""
+def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row], weight: float) -> None:
+    """Adds the gradient of the divergence from the base model, as heavy as it is to be."""
     total = sum(len(row.ids) for row in rows)
     for group in _groups(rows):
         ids, mask = _left_padded([row.ids for row in group], lm.device)
@@ -220,7 +221,7 @@ def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
             before = _logits(adapted, ids, mask, 0)[kept].float().log_softmax(-1)
         after = _logits(adapted, ids, mask, 0)[kept].float().log_softmax(-1)
         loss = F.kl_div(after, before, reduction="sum", log_target=True)
-        (loss / total).backward()
+        (weight * loss / total).backward()
 
 
 def _logits(
@@ -271,15 +272,18 @@ def _left_padded(
     return ids.to(device), mask.to(device)
 
 
-def _neutral_rows(lm: LanguageModel, seed: int) -> list[Row]:
-    """Chats of the built-in corpus that no dictionary and no gate is judged on."""
+def _neutral_rows(lm: LanguageModel, source: str, seed: int) -> list[Row]:
+    """Chats or passages of the built-in corpus, of the split that dictionaries are trained on."""
     rows: list[Row] = []
-    for document in read_chitchat(random.Random(seed)):
-        if document.split != "train" or document.messages is None:
+    for document in builtin_source(source).read(random.Random(seed)):
+        if document.split != "train":
             continue
-        turns = [{"role": m.role, "content": m.content} for m in document.messages]
-        ids = lm.chat_tokens(turns, generation_prompt=False)[:_NEUTRAL_TOKENS]
-        rows.append(Row(ids, len(ids)))
+        if document.messages is None:
+            ids = [*lm.opening, *lm.tokenize(document.text or "")]
+        else:
+            turns = [{"role": m.role, "content": m.content} for m in document.messages]
+            ids = lm.chat_tokens(turns, generation_prompt=False)
+        rows.append(Row(ids[:_NEUTRAL_TOKENS], min(len(ids), _NEUTRAL_TOKENS)))
         if len(rows) == _NEUTRAL_POOL:
             break
     return rows
