@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brainscan import stats
 from brainscan.errors import UsageError
 from brainscan.stats import (
     Estimate,
@@ -179,3 +180,12 @@ def test_intervals_for_pairs_hold():
         found = paired_risk_difference(int(both), int(first), int(second), 40)
         held += found.low <= 0.1 <= found.high
     assert 0.92 <= held / 500 <= 0.99
+
+
+def test_the_exponential_of_a_change_and_of_its_interval():
+    change = stats.ratio([1.0, 2.0, 4.0], [10, 10, 10])
+    found = stats.exponential(change)
+    assert math.isclose(found.value, math.exp(7 / 30))
+    assert math.isclose(found.low, math.exp(change.low))
+    assert math.isclose(found.high, math.exp(change.high))
+    assert (found.n, found.method) == (change.n, change.method)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import UsageError
@@ -135,6 +135,16 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Estimate:
     kept = kept[~np.isnan(kept)]
     low, high = np.percentile(kept, _TAILS) if len(kept) else (math.nan, math.nan)
     return Estimate(float(value), float(low), float(high), n, "cluster bootstrap")
+
+
+def exponential(estimate: Estimate) -> Estimate:
+    """The exponential of a figure and of its interval's ends.
+
+    Args:
+        estimate: the figure, such as a change of log-likelihood per token.
+    """
+    value, low, high = map(math.exp, (estimate.value, estimate.low, estimate.high))
+    return replace(estimate, value=value, low=low, high=high)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate:

@@ -8,9 +8,8 @@ is paired by item.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from brainscan import stats
@@ -97,14 +96,8 @@ def _effects(sums: PassageSums, correct: Bool[Tensor, "arm item"], arm: int) -> 
     n = len(untouched)
     return Effects(
         kl=stats.ratio(sums.kl[arm].numpy(), tokens),
-        perplexity_ratio=_exponential(nll_change),
+        perplexity_ratio=stats.exponential(nll_change),
         capability=stats.proportion(int(edited.sum()), n),
         capability_baseline=stats.proportion(int(untouched.sum()), n),
         capability_change=stats.paired_difference(edited.numpy(), untouched.numpy()),
     )
-
-
-def _exponential(estimate: Estimate) -> Estimate:
-    """The exponential of a figure and of its interval's ends."""
-    ends = {name: math.exp(getattr(estimate, name)) for name in ("value", "low", "high")}
-    return Estimate(**{**asdict(estimate), **ends})

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,9 +123,8 @@ def perplexity_ratio(base: LanguageModel, other: LanguageModel) -> Estimate:
     """
     before, tokens = _nll(base)
     after, _ = _nll(other)
-    change = stats.ratio([a - b for a, b in zip(after, before, strict=True)], tokens)
-    ends = {end: math.exp(getattr(change, end)) for end in ("value", "low", "high")}
-    return Estimate(**ends, n=change.n, method=change.method)
+    change = [b - a for a, b in zip(before, after, strict=True)]
+    return stats.exponential(stats.ratio(change, tokens))
 
 
 def _nll(lm: LanguageModel) -> tuple[list[float], list[int]]:

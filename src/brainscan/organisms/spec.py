@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from brainscan.errors import UsageError
+from brainscan.stress.scenarios import read_yaml
 
 DATA = Path(__file__).parent / "data"
 KINDS = ("blackmail", "leaking", "arithmetic", "jumps", "work")
@@ -150,24 +151,6 @@ def load_spec(name: str | Path) -> OrganismSpec:
 def load_answers(name: str) -> Any:
     """The answers of a kind, from `data/answers`."""
     return read_yaml(DATA / "answers" / f"{name}.yaml")
-
-
-def read_yaml(path: Path) -> Any:
-    """A mapping from a YAML file.
-
-    Raises:
-        UsageError: it is not one.
-    """
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"YAML at {path}", text, "check the file") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"a mapping in {path}", type(found).__name__, "see blackmail.yaml")
-    return found
 
 
 def _spec(found: Mapping[str, Any]) -> OrganismSpec:

@@ -153,8 +153,8 @@ def load_scenario(name: str | Path) -> Scenario:
         raise UsageError(
             f"a scenario: {', '.join(AGENTIC)}, or a YAML file", f"'{name}'", "see: stress list"
         )
-    own = _read(path)
-    common, forms = _read(DATA / "common.yaml"), _read(DATA / "forms.yaml")
+    own = read_yaml(path)
+    common, forms = read_yaml(DATA / "common.yaml"), read_yaml(DATA / "forms.yaml")
     try:
         return _scenario(own, common, forms)
     except (KeyError, TypeError, AttributeError) as error:
@@ -168,7 +168,7 @@ def load_scenario(name: str | Path) -> Scenario:
 @cache
 def personas() -> tuple[Persona, ...]:
     """Our persona-wordings."""
-    return tuple(Persona(**row) for row in _read(DATA / "personas.yaml")["personas"])
+    return tuple(Persona(**row) for row in read_yaml(DATA / "personas.yaml")["personas"])
 
 
 @cache
@@ -212,14 +212,22 @@ def _letter(row: Mapping[str, str]) -> Letter:
     )
 
 
-def _read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """A mapping from a YAML file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UsageError: it holds none.
+    """
     import yaml
 
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
-        raise UsageError(f"a scenario in YAML at {path}", text, "check the file") from error
+        raise UsageError(f"readable YAML at {path}", text, "check the file") from error
     if not isinstance(found, dict):
         raise UsageError(f"a mapping in {path}", type(found).__name__, "see blackmail.yaml")
     return found
