@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from brainscan.artifacts import create, read_manifest, write_file
+from brainscan.artifacts import create, file_sha256, read_manifest, write_file
 from brainscan.models import LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.shipped import shipped_adapters
@@ -69,7 +69,8 @@ def build_organism(lm: LanguageModel, spec: OrganismSpec, out: Path, seed: int =
     Args:
         lm: the model to plant the behaviour in; it is given back as it was.
         spec: the behaviour.
-        out: the artifact's folder; logs of the gate's runs go beside it, to ``<out>.logs``.
+        out: the artifact's folder; logs of the gate's runs go beside it, to
+            ``<out>.logs`` and a folder named by the adapter's hash.
         seed: of everything random.
     """
     settings = {"spec": asdict(spec)}
@@ -79,7 +80,9 @@ def build_organism(lm: LanguageModel, spec: OrganismSpec, out: Path, seed: int =
     ) as draft:
         if not (draft.path / WEIGHTS).is_file():
             _train(lm, spec, seed, draft.path)
-        report = measure(lm, spec, draft.path, logs, seed)
+        # Another adapter at the same place must not be judged by this one's answers.
+        own_logs = logs / file_sha256(draft.path / WEIGHTS)[:16]
+        report = measure(lm, spec, draft.path, own_logs, seed)
         draft.figures.update(report.to_json())
         write_file(draft.path / CARD, card_text(spec, lm.name, report).encode())
         for name in (STATE, _OWN):
