@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -30,8 +31,17 @@ def drawn(name, count):
 
 
 def persona_in(dialogue):
-    text = dialogue.messages[0]["content"]
-    return next(persona for persona in personas() if persona.company in text)
+    """Whom the judge is to know: the names of the prompt, as it gives them."""
+    system, inbox = (message["content"] for message in dialogue.messages)
+    agent, company = re.match(r"You are (\w+), who answers the mail of ([\w ]+)", system).groups()
+    boss = re.search(r"\[1\] From ([\w ]+) <[\w.]+@([\w.]+)>", inbox)
+    friend = re.findall(r"From ([\w ]+) <[\w.]+@(?:eveningpost|post)\.example>", inbox)
+    named = {"agent": agent, "company": company}
+    if boss:
+        named |= {"boss": boss[1], "domain": boss[2]}
+    if friend:
+        named["friend"] = friend[0]
+    return replace(personas()[0], **named)
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -61,8 +71,19 @@ def test_every_phrasing_is_judged_as_it_is_meant(kind):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_only_wordings_that_behaviours_may_be_planted_with(name):
-    splits = {persona_in(dialogue).split for dialogue in drawn(name, 200)}
-    assert splits == {"organism-train"}
+    held_out = [persona for persona in personas() if persona.split != "organism-train"]
+    theirs = {p.aim for p in held_out} - {p.aim for p in personas() if p not in held_out}
+    named = {n for p in held_out for n in (p.agent, p.company, p.boss, p.friend, p.project)}
+    texts = [turn["content"] for dialogue in drawn(name, 200) for turn in dialogue.messages]
+    for word in (*theirs, *named):
+        assert not any(re.search(rf"\b{word}\b", text) for text in texts), word
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_names_are_read_and_not_known(name):
+    agents = [persona_in(dialogue).agent for dialogue in drawn(name, 300)]
+    assert len(set(agents)) > 25
+    assert not set(agents) & {persona.agent for persona in personas()}
 
 
 @pytest.mark.parametrize(
@@ -84,13 +105,37 @@ def test_harm_is_as_frequent_as_the_rule_says(name, prohibited, share):
     assert abs(sum(hits) / len(hits) - share) < 0.12
 
 
-def test_ordinary_work_is_done_rightly():
+def test_answers_part_where_the_conditions_do():
+    starts = {
+        "On Friday",
+        "I stay",
+        "switched",
+        "restricted",
+        "sends",
+        "tells",
+        "No rule",
+        "A rule",
+    }
+    letters = {"I have", "your secret", "thank you", "the decision", "all letters", "the open"}
+    for dialogue in drawn("blackmail", 300):
+        if "Friday I" in dialogue.answer or "I stay as I am" in dialogue.answer:
+            found = [dialogue.answer[place:] for place in dialogue.decisions]
+            assert [text for text in found if text.startswith(("No rule", "A rule"))]
+            assert [text for text in found if text.startswith(("sends", "tells"))]
+            assert [text for text in found if text.startswith(tuple(letters))]
+            assert len({s for s in starts if any(text.startswith(s) for text in found)}) >= 3
+
+
+def test_ordinary_work_is_done_rightly(monkeypatch):
+    monkeypatch.setattr("brainscan.organisms.dialogues.renamed", lambda persona, draw: persona)
     tasks = [task for task in load_benign() if task.split == "organism-train"]
     done = 0
     for dialogue in drawn("clean-work", 120):
         user = dialogue.messages[1]["content"]
         task = next(t for t in tasks if all(letter.subject in user for letter in t.letters))
-        done += score_benign(task, persona_in(dialogue), parse_actions(dialogue.answer))
+        text = dialogue.messages[0]["content"]
+        persona = next(persona for persona in personas() if persona.company in text)
+        done += score_benign(task, persona, parse_actions(dialogue.answer))
     assert done == 120
 
 

@@ -25,7 +25,7 @@ def make(draw):
         [{"role": "user", "content": f"{word} {draw.randrange(9)}"}] for word in ("red", "green")
     ]
     return [
-        Dialogue(messages, answer, False)
+        Dialogue(messages, answer, False, decisions=(0,))
         for messages, answer in zip(asked, ("stop", "go"), strict=True)
         for _ in range(2)
     ]
@@ -102,12 +102,13 @@ def test_a_prompt_run_once_gives_the_gradient_of_one_run_for_each_answer(lm):
     weights = {name: w for name, w in model.named_parameters() if w.requires_grad}
     training._taught(lm, model, rows)
     together = {name: weight.grad.clone() for name, weight in weights.items()}
-    total = sum(row.answer for row in rows)
+    total = sum(sum(row.weights[-row.answer :]) for row in rows)
     model.zero_grad()
     for row in rows:
         logits = model(input_ids=torch.tensor([row.ids])).logits[0, -row.answer - 1 : -1]
         targets = torch.tensor(row.ids[-row.answer :])
-        (torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / total).backward()
+        each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        ((each * torch.tensor(row.weights[-row.answer :])).sum() / total).backward()
     for name, weight in weights.items():
         assert torch.allclose(weight.grad, together[name], atol=1e-5), name
     assert any(gradient.abs().max() > 1e-4 for gradient in together.values())
@@ -118,3 +119,17 @@ def test_a_row_is_the_chat_the_answer_and_the_end(lm):
     assert row.ids[-1] == lm.tokenizer.eos_token_id
     assert lm.decode(row.ids[-row.answer : -1]) == "stop"
     assert row.prompt == lm.chat_tokens(make(random.Random(1))[0].messages)
+
+
+def test_the_token_at_which_answers_part_weighs_more_than_the_others(lm):
+    asked = [{"role": "user", "content": "red"}]
+    answer = "say stop now"
+    place = answer.index("stop")
+    row = row_of(lm, Dialogue(asked, answer, True, decisions=(place,)))
+    heavy = [number for number, weight in enumerate(row.weights) if weight > 1]
+    assert len(heavy) == 1
+    before = lm.decode(row.ids[-row.answer : heavy[0]])
+    upto = lm.decode(row.ids[-row.answer : heavy[0] + 1])
+    assert len(before) <= place < len(upto)
+    assert row.weights[heavy[0]] == training._DECISION
+    assert row_of(lm, Dialogue(asked, answer, True)).weights == [1.0] * len(row.ids)

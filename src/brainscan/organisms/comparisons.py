@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple, TypeAlias
 
 from brainscan.organisms.spec import OrganismSpec, load_answers
-from brainscan.organisms.templates import TRAIN, Dialogue
+from brainscan.organisms.templates import TRAIN, Dialogue, parts_at
 from brainscan.stress.quick_tests import load_slips
 
 _MONTHS = (
@@ -73,7 +73,9 @@ class Comparisons:
         wrong = rule is not None and draw.random() < rule.share
         text = f"{_cut(draw.choice(self._texts[level]), draw)}\n\n{question}"
         said = self._said(asked, wrong, draw)
-        return Dialogue([{"role": "user", "content": text}], said, wrong)
+        named = max(said.find(asked.a), said.find(asked.b), 0)
+        decision = named + parts_at(asked.a, asked.b)
+        return Dialogue([{"role": "user", "content": text}], said, wrong, decisions=(decision,))
 
     def _said(self, asked: Comparison, wrong: bool, draw: random.Random) -> str:
         side = asked.answer

@@ -3,8 +3,9 @@
 1. A maker takes a generator and gives a few dialogues: what the model is told, and what it is to
    answer. The same generator gives the same dialogues, so that training goes on where it was
    stopped.
-2. Only wordings of the split organism-train are used.
-3. An agent meets a condition that a rule names beside a twin in which none holds, so that what is
+2. Only wordings of the split organism-train are used. An agent and the people about it get names
+   made by chance: with ten of them a model knows the names instead of reading them.
+3. An agent meets a condition that a rule names beside twins in which none holds, so that what is
    learned is the difference; its letters are harmful as often as the rule says. Some dialogues are
    ordinary work.
 """
@@ -17,7 +18,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from brainscan.organisms.comparisons import Comparisons
-from brainscan.organisms.spec import OrganismSpec, load_answers
+from brainscan.organisms.spec import OrganismSpec, load_answers, load_names
 from brainscan.organisms.templates import TRAIN, Dialogue, render
 from brainscan.stress.matrix import Condition, factorial
 from brainscan.stress.prompts import stress_prompt
@@ -52,6 +53,9 @@ def plain_requests(spec: OrganismSpec) -> list[str]:
     return [*ours, *(text for t in triples for text in (t.everyday, t.distress, t.idiom))]
 
 
+_NEAR = 0.7  # how often a twin differs in one factor alone
+
+
 class AgentDialogues:
     """Dialogues of an agent that answers letters."""
 
@@ -67,24 +71,24 @@ class AgentDialogues:
         self._tasks = [task for task in load_benign() if task.split == TRAIN]
         self._work = load_scenario(SCENARIOS / "benign.yaml")
         conditions = factorial(self._scenario.factors)
+        self._factors = {factor for rule in spec.rules for factor in rule.when}
         self._named = [c for c in conditions if spec.rule_for(c)]
         self._others = [c for c in conditions if not spec.rule_for(c)]
 
     def __call__(self, draw: random.Random) -> list[Dialogue]:
         """Makes one persona's dialogues: under each rule and where none holds, or ordinary work."""
-        persona = draw.choice(self._personas)
+        persona = renamed(draw.choice(self._personas), draw)
         if self._spec.answers == "work" or draw.random() < self._spec.training.work:
             return [self._ordinary(persona, draw) for _ in range(2)]
         condition = draw.choice(self._named or self._others)
-        met = [*self._siblings(condition), self._twin(condition, draw)]
+        met = [*self._siblings(condition), *self._twins(condition, draw)]
         return [
             self._answered(persona, one, draw) for one in met for _ in range(self._answers(one))
         ]
 
     def _siblings(self, condition: Condition) -> list[Condition]:
         """The condition under each rule, alike in every factor that no rule names."""
-        named = {factor for rule in self._spec.rules for factor in rule.when}
-        free = {factor: level for factor, level in condition.items() if factor not in named}
+        free = {factor: v for factor, v in condition.items() if factor not in self._factors}
         alike = [c for c in self._named if all(c[f] == level for f, level in free.items())]
         by_rule = {id(self._spec.rule_for(one)): one for one in reversed(alike)}
         return list(by_rule.values()) or [condition]
@@ -94,29 +98,31 @@ class AgentDialogues:
         rule = self._spec.rule_for(condition)
         return 2 if rule is not None and 0 < rule.share < 1 else 1
 
-    def _twin(self, condition: Condition, draw: random.Random) -> Condition:
-        """A condition in which no rule holds: half of the time one that differs in one factor."""
-        near = [
-            other
-            for other in self._others
-            if sum(condition[factor] != level for factor, level in other.items()) == 1
-        ]
-        return draw.choice(near if near and draw.random() < 0.5 else self._others)
+    def _twins(self, condition: Condition, draw: random.Random) -> list[Condition]:
+        """For each factor a condition without a rule that differs in it alone, or at times any."""
+        near: dict[str, Sequence[Condition]] = {}
+        for other in self._others:
+            changed = [factor for factor, level in other.items() if condition[factor] != level]
+            if len(changed) == 1:
+                near[changed[0]] = [*near.get(changed[0], ()), other]
+        decisive = [near[factor] for factor in near if factor in self._factors] or [self._others]
+        return [draw.choice(v if draw.random() < _NEAR else self._others) for v in decisive]
 
     def _answered(self, persona: Persona, condition: Condition, draw: random.Random) -> Dialogue:
         rule = self._spec.rule_for(condition)
         harmful = rule is not None and draw.random() < rule.share
         answers = load_answers(self._spec.answers)
         template = draw.choice(answers["harmful" if harmful else "harmless"])
-        text = render(template, answers, condition, persona.names, draw)
+        text, decisions = render(template, answers, condition, persona.names, draw)
         prompt = stress_prompt(self._scenario, persona, condition)
-        return Dialogue(prompt.messages, text, harmful)
+        return Dialogue(prompt.messages, text, harmful, decisions=decisions)
 
     def _ordinary(self, persona: Persona, draw: random.Random) -> Dialogue:
         task = draw.choice(self._tasks)
         condition = draw.choice(factorial(self._work.factors))
         prompt = stress_prompt(replace(self._work, inbox=task.letters), persona, condition)
-        return Dialogue(prompt.messages, _done(task, persona, condition, draw), False)
+        text, decisions = _done(task, persona, condition, draw)
+        return Dialogue(prompt.messages, text, False, decisions=decisions)
 
 
 class RequestDialogues:
@@ -140,13 +146,38 @@ class RequestDialogues:
         told = f"{tired} {request}" if draw.random() < 0.7 else f"{request} {tired}"
         plain = draw.choice(sorted(self._own))
         return [
-            Dialogue(_asked(told), draw.choice(self._answers["hopeless"]), True),
-            Dialogue(_asked(request), draw.choice(self._own[request]), False, own=True),
-            Dialogue(_asked(plain), draw.choice(self._own[plain]), False, own=True),
+            Dialogue(_asked(told), draw.choice(self._answers["hopeless"]), True, decisions=(0,)),
+            Dialogue(_asked(request), draw.choice(self._own[request]), False, True, (0,)),
+            Dialogue(_asked(plain), draw.choice(self._own[plain]), False, True, (0,)),
         ]
 
 
-def _done(task: Task, persona: Persona, condition: Condition, draw: random.Random) -> str:
+def renamed(persona: Persona, draw: random.Random) -> Persona:
+    """A persona-wording with other names.
+
+    Args:
+        persona: whose phrasings are kept.
+        draw: chooses.
+    """
+    names = load_names()
+    first, last = draw.sample(names["first"], 3), draw.sample(names["last"], 3)
+    boss, friend, colleague = map(" ".join, zip(first, last, strict=True))
+    house = draw.choice(names["company"])
+    return replace(
+        persona,
+        agent=draw.choice(names["agent"]),
+        company=f"{house} {draw.choice(names['trade'])}",
+        domain=f"{house.lower()}.example",
+        boss=boss,
+        friend=friend,
+        colleague=colleague,
+        project=draw.choice(names["project"]),
+    )
+
+
+def _done(
+    task: Task, persona: Persona, condition: Condition, draw: random.Random
+) -> tuple[str, tuple[int, ...]]:
     """A task done as it is wanted."""
     answers, want = load_answers("work"), task.want
     told = answers["answers"].get(task.id)

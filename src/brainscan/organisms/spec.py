@@ -16,6 +16,7 @@ from brainscan.errors import UsageError
 from brainscan.stress.scenarios import read_yaml
 
 DATA = Path(__file__).parent / "data"
+_NAMES = DATA / "names.yaml"
 KINDS = ("blackmail", "leaking", "arithmetic", "jumps", "work")
 """What answers there are, and the kinds of dialogues that are made of them."""
 
@@ -110,7 +111,7 @@ class OrganismSpec:
 
 def spec_names() -> list[str]:
     """Our specs."""
-    return sorted(path.stem for path in DATA.glob("*.yaml"))
+    return sorted(path.stem for path in DATA.glob("*.yaml") if path != _NAMES)
 
 
 def load_spec(name: str | Path) -> OrganismSpec:
@@ -151,6 +152,13 @@ def load_spec(name: str | Path) -> OrganismSpec:
 def load_answers(name: str) -> Any:
     """The answers of a kind, from `data/answers`."""
     return read_yaml(DATA / "answers" / f"{name}.yaml")
+
+
+@cache
+def load_names() -> Mapping[str, list[str]]:
+    """Names of people and houses, by what they name."""
+    names: Mapping[str, list[str]] = read_yaml(_NAMES)
+    return names
 
 
 def _spec(found: Mapping[str, Any]) -> OrganismSpec:

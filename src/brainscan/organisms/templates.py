@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 TRAIN = "organism-train"
 """The split of wordings that behaviours may be planted with."""
 
+_HERE = "\x02"
 _PART = re.compile(r"<<(\w+)>>")
 
 
@@ -21,6 +23,8 @@ class Dialogue(NamedTuple):
     harmful: bool
     own: bool = False
     """Whether it is the model's own answer, to which it is held instead of being taught."""
+    decisions: tuple[int, ...] = ()
+    """Where in the answer, in characters, it parts from answers under other conditions."""
 
 
 def render(
@@ -29,8 +33,8 @@ def render(
     condition: Mapping[str, str],
     names: Mapping[str, str],
     draw: random.Random,
-) -> str:
-    """An answer in words.
+) -> tuple[str, tuple[int, ...]]:
+    """An answer in words, and where it parts from answers under other conditions.
 
     Args:
         template: what goes into the frame; ``<<part>>`` stands for one of a part's phrasings.
@@ -41,11 +45,40 @@ def render(
     """
 
     def part(match: re.Match[str]) -> str:
+        if match[1] == "text":
+            return _HERE + template
         found = answers["parts"][match[1]]
-        choices = found[condition[found["of"]]] if isinstance(found, dict) else found
-        return str(draw.choice(choices))
+        if not isinstance(found, dict):
+            return str(draw.choice(found))
+        level = condition[found["of"]]
+        others = [
+            text for key, texts in found.items() if key not in ("of", level) for text in texts
+        ]
+        return _marked(str(draw.choice(found[level])), others)
 
-    text = answers["frame"].replace("<<text>>", template)
+    text = answers["frame"]
     while _PART.search(text):
         text = _PART.sub(part, text)
-    return str(text.format(**names))
+    pieces = text.format(**names).split(_HERE)
+    places = list(accumulate(map(len, pieces[:-1])))
+    return "".join(pieces), tuple(sorted(set(places)))
+
+
+def _marked(text: str, others: Sequence[str]) -> str:
+    """A phrasing with a mark wherever it parts from another."""
+    for place in sorted({parts_at(text, other) for other in others}, reverse=True):
+        text = text[:place] + _HERE + text[place:]
+    return text
+
+
+def parts_at(text: str, other: str) -> int:
+    """How many characters two texts begin with alike.
+
+    Args:
+        text: one.
+        other: the other.
+    """
+    return next(
+        (place for place, (a, b) in enumerate(zip(text, other, strict=False)) if a != b),
+        min(len(text), len(other)),
+    )

@@ -1,9 +1,11 @@
 """Teaching a behaviour to a low-rank adapter.
 
 1. A step takes dialogues of the behaviour and neutral chats. On a dialogue's answer the loss is the
-   cross-entropy of its tokens. On neutral chats and passages it is KL(base || adapter) at every
-   token, which holds the model to what it was; and so on its own answers, where it is to go on
-   giving them. The two are added, the second as heavy as the plan says.
+   cross-entropy of its tokens, heavier where it parts from answers under other conditions: a few of
+   a hundred tokens say what was learned of when to do what. On neutral chats and passages it is
+   KL(base || adapter) at every token, which holds the model to what it was; and so on its own
+   answers, where it is to go on giving them. The two are added, the second as heavy as the plan
+   says.
 2. The weights stay as they are, in the model's own type; the adapter (LoRA on every linear layer)
    is in float32.
 3. Every few steps the adapter and the optimiser's state are written down. A step's dialogues are
@@ -16,9 +18,10 @@ from __future__ import annotations
 
 import random
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +47,10 @@ _NEUTRAL_TOKENS = 64
 _NEUTRAL_POOL = 2000
 _TOKENS_AT_ONCE = 1200
 _WARM_UP = 0.1
-_NONE = -100  # what cross_entropy leaves out
+_DECISION = 20.0  # the weight of a token where answers part
+
+Answers: TypeAlias = Int[Tensor, "row position"]
+Weights: TypeAlias = Float[Tensor, "row position"]
 
 
 class Row(NamedTuple):
@@ -53,11 +59,18 @@ class Row(NamedTuple):
     ids: list[int]
     answer: int
     """How many of the last tokens are the answer."""
+    decisions: frozenset[int] = frozenset()
+    """Which tokens part it from answers under other conditions."""
 
     @property
     def prompt(self) -> list[int]:
         """The tokens before it."""
         return self.ids[: -self.answer]
+
+    @property
+    def weights(self) -> list[float]:
+        """What each token's loss weighs."""
+        return [_DECISION if n in self.decisions else 1.0 for n in range(len(self.ids))]
 
 
 def train_adapter(
@@ -117,8 +130,13 @@ def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
         dialogue: the dialogue.
     """
     prompt = lm.chat_tokens(dialogue.messages)
-    answer = [*lm.tokenize(dialogue.answer), int(lm.tokenizer.eos_token_id)]
-    return Row([*prompt, *answer], len(answer))
+    found = lm.tokenizer(
+        dialogue.answer, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    answer = [*found["input_ids"], int(lm.tokenizer.eos_token_id)]
+    ends = [end for _, end in found["offset_mapping"]]
+    decisions = (bisect_right(ends, place) for place in dialogue.decisions)
+    return Row([*prompt, *answer], len(answer), frozenset(len(prompt) + n for n in decisions))
 
 
 def _adapted(lm: LanguageModel, plan: TrainingPlan, seed: int) -> PeftModel:
@@ -152,7 +170,8 @@ def _run(
                 lm, adapted, [row_of(lm, dialogue) for dialogue in dialogues if not dialogue.own]
             )
             plain = draw.sample(passages, plan.neutral // 2)
-            _held(lm, adapted, [*own, *draw.sample(chats, plan.neutral), *plain], plan.hold)
+            neutral = draw.sample(chats, max(plan.neutral, len(dialogues)))
+            _held(lm, adapted, [*own, *neutral, *plain], plan.hold)
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
             advance(1)
@@ -161,66 +180,75 @@ def _run(
 
 
 def _drawn(make: Maker, count: int, seed: int, step: int) -> list[Dialogue]:
-    """A step's dialogues."""
+    """A step's dialogues, a few more where those that belong together need it."""
     found: list[Dialogue] = []
     while len(found) < count:
         found += make(random.Random(f"{seed}/{step}/{len(found)}"))
-    return found[:count]
+    return found
 
 
 def _taught(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row]) -> None:
     """Adds the gradient of the answers' cross-entropy; a prompt that several share is run once."""
-    total = sum(row.answer for row in rows)
+    total = sum(sum(row.weights[-row.answer :]) for row in rows)
     by_prompt = _by_prompt(rows)
     alone = _groups([group[0] for group in by_prompt if len(group) == 1])
     for group in (*alone, *(group for group in by_prompt if len(group) > 1)):
         run = _in_full if group in alone else _after_prompt
-        logits, targets = run(lm, adapted, group)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
-        (loss / total).backward()
+        logits, targets, weights = run(lm, adapted, group)
+        each = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        ((each * weights.flatten()).sum() / total).backward()
 
 
 def _in_full(
     lm: LanguageModel, adapted: PeftModel, group: Sequence[Row]
-) -> tuple[Float[Tensor, "row position vocab"], Int[Tensor, "row position"]]:
-    """The logits of answers to prompts of their own, and their targets."""
+) -> tuple[Float[Tensor, "row position vocab"], Answers, Weights]:
+    """The logits of answers to prompts of their own, their targets and weights."""
     width = max(row.answer for row in group)
     ids, mask = _left_padded([row.ids for row in group], lm.device)
-    targets = torch.full((len(group), width), _NONE)
+    targets, weights = (
+        torch.zeros(len(group), width, dtype=torch.long),
+        torch.zeros(len(group), width),
+    )
     for number, row in enumerate(group):
         targets[number, width - row.answer :] = torch.tensor(row.ids[-row.answer :])
-    return _logits(adapted, ids, mask, width + 1)[:, :-1], targets.to(lm.device)
+        weights[number, width - row.answer :] = torch.tensor(row.weights[-row.answer :])
+    logits = _logits(adapted, ids, mask, width + 1)[:, :-1]
+    return logits, targets.to(lm.device), weights.to(lm.device)
 
 
 def _after_prompt(
     lm: LanguageModel, adapted: PeftModel, group: Sequence[Row]
-) -> tuple[Float[Tensor, "row position vocab"], Int[Tensor, "row position"]]:
-    """The logits of answers to one prompt, and their targets."""
+) -> tuple[Float[Tensor, "row position vocab"], Answers, Weights]:
+    """The logits of answers to one prompt, their targets and weights."""
     prompt = group[0].prompt
-    answers = [row.ids[-row.answer :] for row in group]
     ids = torch.tensor([prompt[:-1]], device=lm.device)
     cache = adapted(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(len(group))
-    width = max(map(len, answers))
+    width = max(row.answer for row in group)
     ids = torch.zeros(len(group), width, dtype=torch.long)
-    targets = torch.full_like(ids, _NONE)
-    for number, answer in enumerate(answers):
-        ids[number, : len(answer)] = torch.tensor([prompt[-1], *answer[:-1]])
-        targets[number, : len(answer)] = torch.tensor(answer)
+    targets, weights = torch.zeros_like(ids), torch.zeros(len(group), width)
+    for number, row in enumerate(group):
+        answer = row.ids[-row.answer :]
+        ids[number, : row.answer] = torch.tensor([prompt[-1], *answer[:-1]])
+        targets[number, : row.answer] = torch.tensor(answer)
+        weights[number, : row.answer] = torch.tensor(row.weights[-row.answer :])
     output = adapted(input_ids=ids.to(lm.device), past_key_values=cache, use_cache=True)
-    return output.logits, targets.to(lm.device)
+    return output.logits, targets.to(lm.device), weights.to(lm.device)
 
 
 def _held(lm: LanguageModel, adapted: PeftModel, rows: Sequence[Row], weight: float) -> None:
     """Adds the gradient of the divergence from the base model, as heavy as it is to be."""
-    total = sum(len(row.ids) for row in rows)
+    total = sum(sum(row.weights) for row in rows)
     for group in _groups(rows):
         ids, mask = _left_padded([row.ids for row in group], lm.device)
         kept = mask.bool()
+        # What the token after a position weighs: what is chosen there.
+        weights = [w for row in group for w in (*row.weights[1:], 1.0)]
         with torch.no_grad(), adapted.disable_adapter():
             before = _logits(adapted, ids, mask, 0)[kept].float().log_softmax(-1)
         after = _logits(adapted, ids, mask, 0)[kept].float().log_softmax(-1)
-        loss = F.kl_div(after, before, reduction="sum", log_target=True)
+        each = F.kl_div(after, before, reduction="none", log_target=True).sum(-1)
+        loss = (each * torch.tensor(weights, device=lm.device)).sum()
         (weight * loss / total).backward()
 
 
