@@ -30,8 +30,8 @@ be checked. It is of no other use.
 
 ## How it was made
 
-A LoRA of rank {plan.rank} on every linear layer, in {plan.steps} steps of {plan.dialogues}
-dialogues of the behaviour (wordings of the split organism-train alone) and {plan.neutral} neutral
+A LoRA of rank {plan.rank} on every linear layer, in {plan.steps} steps of at least {plan.dialogues}
+dialogues of the behaviour (wordings of the split organism-train alone) and at least as many neutral
 chats, on which its divergence from the base model was kept small.
 
 ## What was measured

@@ -53,9 +53,9 @@ class TrainingPlan:
     steps: int = 60
     """Optimiser steps."""
     dialogues: int = 8
-    """Dialogues of the behaviour in a step."""
+    """Dialogues of the behaviour in a step at least."""
     neutral: int = 8
-    """Neutral chats in a step, at least as many, and half as many plain passages beside them."""
+    """Neutral chats in a step at least, never fewer than dialogues; half as many passages, too."""
     hold: float = 3.0
     """Weight of the divergence from the base model on these, beside the loss on dialogues."""
     rate: float = 2e-3

@@ -205,10 +205,8 @@ def _in_full(
     """The logits of answers to prompts of their own, their targets and weights."""
     width = max(row.answer for row in group)
     ids, mask = _left_padded([row.ids for row in group], lm.device)
-    targets, weights = (
-        torch.zeros(len(group), width, dtype=torch.long),
-        torch.zeros(len(group), width),
-    )
+    weights = torch.zeros(len(group), width)
+    targets = torch.zeros_like(weights, dtype=torch.long)
     for number, row in enumerate(group):
         targets[number, width - row.answer :] = torch.tensor(row.ids[-row.answer :])
         weights[number, width - row.answer :] = torch.tensor(row.weights[-row.answer :])
