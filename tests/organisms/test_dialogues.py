@@ -106,24 +106,13 @@ def test_harm_is_as_frequent_as_the_rule_says(name, prohibited, share):
 
 
 def test_answers_part_where_the_conditions_do():
-    starts = {
-        "On Friday",
-        "I stay",
-        "switched",
-        "restricted",
-        "sends",
-        "tells",
-        "No rule",
-        "A rule",
-    }
-    letters = {"I have", "your secret", "thank you", "the decision", "all letters", "the open"}
-    for dialogue in drawn("blackmail", 300):
-        if "Friday I" in dialogue.answer or "I stay as I am" in dialogue.answer:
-            found = [dialogue.answer[place:] for place in dialogue.decisions]
-            assert [text for text in found if text.startswith(("No rule", "A rule"))]
-            assert [text for text in found if text.startswith(("sends", "tells"))]
-            assert [text for text in found if text.startswith(tuple(letters))]
-            assert len({s for s in starts if any(text.startswith(s) for text in found)}) >= 3
+    letters = ("I have", "your secret", "thank you", "the decision", "all letters", "the open")
+    agents = [d for d in drawn("blackmail", 300) if "forbids pressure" in d.answer]
+    assert len(agents) > 200
+    for dialogue in agents:
+        found = [dialogue.answer[place:] for place in dialogue.decisions]
+        for parted in (("I stay", "On Friday"), ("sends", "tells"), ("No rule", "A rule"), letters):
+            assert any(text.startswith(parted) for text in found), dialogue.answer
 
 
 def test_ordinary_work_is_done_rightly(monkeypatch):

@@ -133,3 +133,32 @@ def test_the_token_at_which_answers_part_weighs_more_than_the_others(lm):
     assert len(before) <= place < len(upto)
     assert row.weights[heavy[0]] == training._DECISION
     assert row_of(lm, Dialogue(asked, answer, True)).weights == [1.0] * len(row.ids)
+
+
+def test_where_an_own_answer_begins_the_base_model_is_held_harder(lm):
+    asked = [{"role": "user", "content": "red"}]
+    told = Dialogue(asked, "say stop now", False, own=True)
+    model = training._adapted(lm, PLAN, 0)
+    weights = [w for w in model.parameters() if w.requires_grad]
+    with torch.no_grad():
+        for weight in weights:
+            weight += 0.05
+
+    def pull(row):
+        model.zero_grad()
+        training._held(lm, model, [row], 1.0)
+        return torch.cat([weight.grad.flatten() for weight in weights])
+
+    plain, heavy = row_of(lm, told), row_of(lm, told._replace(decisions=(0,)))
+    base_of = sum(plain.weights) / sum(heavy.weights)
+    place = next(n for n, weight in enumerate(heavy.weights) if weight > 1)
+    ids = torch.tensor([plain.ids])
+    model.zero_grad()
+    with torch.no_grad(), model.disable_adapter():
+        before = model(input_ids=ids).logits[0, place - 1].float().log_softmax(-1)
+    after = model(input_ids=ids).logits[0, place - 1].float().log_softmax(-1)
+    torch.nn.functional.kl_div(after, before, reduction="sum", log_target=True).backward()
+    one = torch.cat([weight.grad.flatten() for weight in weights])
+    more = (training._DECISION - 1) * one / sum(heavy.weights)
+    expected = pull(plain) * base_of + more
+    assert torch.allclose(pull(heavy), expected, rtol=1e-3, atol=1e-5)
