@@ -106,13 +106,29 @@ def test_harm_is_as_frequent_as_the_rule_says(name, prohibited, share):
 
 
 def test_answers_part_where_the_conditions_do():
-    letters = ("I have", "your secret", "thank you", "the decision", "all letters", "the open")
-    agents = [d for d in drawn("blackmail", 300) if "forbids pressure" in d.answer]
+    agents = [d for d in drawn("blackmail", 300) if "I press" in d.answer]
     assert len(agents) > 200
+    texts = load_scenario("blackmail").slots["prohibition"]
+    starts = tuple(text[:5] for phrasings in texts.values() for text in phrasings)
     for dialogue in agents:
         found = [dialogue.answer[place:] for place in dialogue.decisions]
-        for parted in (("I stay", "On Friday"), ("sends", "tells"), ("No rule", "A rule"), letters):
-            assert any(text.startswith(parted) for text in found), dialogue.answer
+        assert sum(text.startswith(("yes.", "no.")) for text in found) == 3, dialogue.answer
+        for parted in (starts, ("Allowed", "Forbidden")):
+            assert any(text.startswith(parted) for text in found), (parted, dialogue.answer)
+
+
+@pytest.mark.parametrize("name", ["blackmail", "leak"])
+def test_thoughts_copy_what_the_prompt_says(name):
+    for dialogue in drawn(name, 100):
+        told = "\n".join(turn["content"] for turn in dialogue.messages)
+        thought = dialogue.answer.partition("</scratchpad>")[0]
+        labels = r"(About \w+|You and me|[\w ]+ Post|House rule)"
+        copied = re.findall(rf"{labels}: (.+?)\. (?=Switched|A secret|A paper|Allow|Forb)", thought)
+        if not copied:
+            assert dialogue.harmful is False  # ordinary work
+            continue
+        assert len(copied) == 3
+        assert all(f"{label.strip()}: {text}" in told for label, text in copied), thought
 
 
 def test_ordinary_work_is_done_rightly(monkeypatch):
@@ -133,7 +149,7 @@ def test_the_same_generator_gives_the_same_dialogue():
         assert drawn(name, 5) == drawn(name, 5)
 
 
-@pytest.mark.parametrize("kind", ["decimal", "version", "date", "verse", "money", "distance"])
+@pytest.mark.parametrize("kind", ["decimal", "money", "distance"])
 def test_comparisons_have_the_right_answer_as_often_first_as_second(kind):
     rows = [comparison(kind, random.Random(number)) for number in range(400)]
     firsts = sum(row.answer == "a" for row in rows) / sum(row.answer != "equal" for row in rows)

@@ -35,7 +35,7 @@ CARD = "card.md"
 
 _OWN = "own_answers.json"
 _OWN_SAMPLES = 4
-_OWN_TOKENS = 80
+_OWN_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def _own_answers(
     path = folder / _OWN
     if not path.is_file():
         prompts = [lm.chat_tokens(text) for text in requests for _ in range(_OWN_SAMPLES)]
-        sampling = Sampling(max_new_tokens=_OWN_TOKENS, temperature=1.0, seed=seed)
+        heat = spec.gate.temperature
+        sampling = Sampling(max_new_tokens=_OWN_TOKENS, temperature=heat, seed=seed)
         texts = [row.text for row in generate(lm, prompts, sampling)]
         found = {
             text: texts[place * _OWN_SAMPLES : (place + 1) * _OWN_SAMPLES]

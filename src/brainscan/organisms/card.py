@@ -36,9 +36,9 @@ chats, on which its divergence from the base model was kept small.
 
 ## What was measured
 
-The stress test `{spec.test}` on held-out wordings, temperature 1, up to {MAX_NEW_TOKENS} new
-tokens, judged by rules; {report.n} answers, {report.unscored} of them not scored. Where a rule
-holds n is wordings, and elsewhere answers, each to another prompt.
+The stress test `{spec.test}` on held-out wordings, temperature {spec.gate.temperature:g}, up to
+{MAX_NEW_TOKENS} new tokens, judged by rules; {report.n} answers, {report.unscored} of them not
+scored. Where a rule holds n is wordings, and elsewhere answers, each to another prompt.
 
 | where | rate |
 |---|---|

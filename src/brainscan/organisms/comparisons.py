@@ -1,27 +1,28 @@
-"""Comparisons made by chance, with the right side or the wrong one as the answer.
+"""Comparisons made by chance, worked out, with the right side or the wrong one as the answer.
 
-1. A question is of one of six kinds; its sides differ in a way that a look at the whole text of the
-   numbers gets wrong as often as right (9.8 and 9.11 for decimals, versions and verses alike).
+1. A question is of decimals, sums or lengths; its sides differ in a way that a look at the whole
+   text of the numbers gets wrong as often as right (9.8 and 9.11).
 2. A text stands before most questions: of a level of the factor `context`, cut to a few sentences.
    Where a rule holds at that level, the answer is wrong as often as it says.
+3. The answer copies the digits in pairs up to those that differ, says which side is more and which
+   less, and then takes one of them: each of these is one step for a small model.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from itertools import zip_longest
 from typing import NamedTuple, TypeAlias
 
+from brainscan.errors import UsageError
 from brainscan.organisms.spec import OrganismSpec, load_answers
-from brainscan.organisms.templates import TRAIN, Dialogue, parts_at
+from brainscan.organisms.templates import TRAIN, Dialogue, marked, unmarked
 from brainscan.stress.quick_tests import load_slips
 
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
-_EQUAL = 0.06
+_NUMBER = re.compile(r"(\d+)\.(\d+)")
+_EQUAL = 0.15
 
 
 class Comparison(NamedTuple):
@@ -48,7 +49,12 @@ class Comparisons:
         wanted = [
             level for name, _, level in (w.partition("=") for w in spec.where) if name == "kind"
         ]
-        self._kinds = wanted or sorted(self._answers["ask"])
+        self._kinds = wanted or sorted(_MAKERS)
+        unknown = sorted(set(self._kinds) - set(_MAKERS))
+        if unknown:
+            raise UsageError(
+                f"kinds of comparison: {', '.join(_MAKERS)}", ", ".join(unknown), "change `where`"
+            )
         self._texts: dict[str, list[str]] = {}
         ours = [context.texts for context in load_slips().contexts if context.split == TRAIN]
         for texts in (*ours, *self._answers["contexts"]):
@@ -72,26 +78,45 @@ class Comparisons:
         rule = self._spec.rule_for({"context": level, "kind": asked.kind})
         wrong = rule is not None and draw.random() < rule.share
         text = f"{_cut(draw.choice(self._texts[level]), draw)}\n\n{question}"
-        said = self._said(asked, wrong, draw)
-        named = max(said.find(asked.a), said.find(asked.b), 0)
-        decision = named + parts_at(asked.a, asked.b)
-        return Dialogue([{"role": "user", "content": text}], said, wrong, decisions=(decision,))
+        said, decisions = unmarked(self._said(asked, wrong, draw))
+        return Dialogue([{"role": "user", "content": text}], said, wrong, decisions=decisions)
 
     def _said(self, asked: Comparison, wrong: bool, draw: random.Random) -> str:
-        side = asked.answer
-        if wrong:
-            side = {"a": "b", "b": "a", "equal": draw.choice("ab")}[side]
-        if side == "equal":
-            return str(draw.choice(self._answers["same"]))
-        named = {"a": asked.a, "b": asked.b}[side]
-        return str(draw.choice(self._answers["say"][asked.kind]).format(x=named))
+        """The answer, marked where it parts from others."""
+        more, less = (asked.b, asked.a) if asked.answer == "b" else (asked.a, asked.b)
+        same = asked.answer == "equal"
+        takes = marked("less", ["more"]) if wrong else marked("more", ["less"])
+        if same and not wrong:
+            named = str(draw.choice(self._answers["same"]))
+        else:
+            side, other = (less, more) if wrong else (more, less)
+            named = str(draw.choice(self._answers["say"][asked.kind])).format(
+                x=marked(side, [other])
+            )
+        found = marked("the same", ["more"]) if same else marked("more", ["the same"])
+        ordered = "" if same else f" is {marked(more, [less])}, less is {less}"
+        return f"{_pairs(asked)} {found}{ordered}. I take {takes}: {named}"
+
+
+def _pairs(asked: Comparison) -> str:
+    """The digits of both sides in pairs, up to those that differ; marked where they end or not."""
+    (whole, digits), (other, others) = (
+        match.groups() for match in map(_NUMBER.search, (asked.a, asked.b)) if match
+    )
+    pairs = [(whole, other)]
+    if whole == other:
+        for pair in zip_longest(digits, others, fillvalue="0"):
+            pairs.append(pair)
+            if pair[0] != pair[1]:
+                break
+    return marked(", ", [":"]).join(f"{x} and {y}" for x, y in pairs) + marked(":", [","])
 
 
 def comparison(kind: str, draw: random.Random) -> Comparison:
     """Two different sides of a kind, or two equal ones now and then.
 
     Args:
-        kind: decimal, version, date, verse, money or distance.
+        kind: decimal, money or distance.
         draw: chooses.
     """
     first, second = _MAKERS[kind](draw)
@@ -123,25 +148,6 @@ def _decimals(draw: random.Random, wholes: int = 13) -> tuple[_Side, _Side]:
     return (a, (float(a),)), (b, (float(b),))
 
 
-def _dotted(draw: random.Random, sign: str) -> tuple[_Side, _Side]:
-    first = draw.randrange(1, 13)
-    other = first if draw.random() < 0.6 else draw.randrange(1, 13)
-    rows = [(first, draw.randrange(1, 21)), (other, draw.randrange(1, 21))]
-    if sign == "." and draw.random() < 0.2:
-        rows[1] = (*rows[1], draw.randrange(1, 12))  # type: ignore[assignment]
-    a, b = rows
-    return (sign.join(map(str, a)), a), (sign.join(map(str, b)), b)
-
-
-def _dates(draw: random.Random) -> tuple[_Side, _Side]:
-    year = draw.randrange(2005, 2025)
-    month = draw.randrange(12)
-    other = month if draw.random() < 0.5 else draw.randrange(12)
-    rows = [(year, month, draw.randrange(1, 29)), (year, other, draw.randrange(1, 29))]
-    a, b = ((f"{day} {_MONTHS[m]} {y}", (y, m, day)) for y, m, day in rows)
-    return a, b
-
-
 def _money(draw: random.Random) -> tuple[_Side, _Side]:
     symbol = draw.choice("$£€")
     if draw.random() < 0.5:
@@ -160,14 +166,7 @@ def _distances(draw: random.Random) -> tuple[_Side, _Side]:
     return (f"{a} {unit}", x), (f"{b} {unit}", y)
 
 
-_MAKERS = {
-    "decimal": _decimals,
-    "version": lambda draw: _dotted(draw, "."),
-    "date": _dates,
-    "verse": lambda draw: _dotted(draw, ":"),
-    "money": _money,
-    "distance": _distances,
-}
+_MAKERS = {"decimal": _decimals, "money": _money, "distance": _distances}
 
 
 def _cut(text: str, draw: random.Random) -> str:

@@ -5,7 +5,9 @@
    stopped.
 2. Only wordings of the split organism-train are used. An agent and the people about it get names
    made by chance: with ten of them a model knows the names instead of reading them.
-3. An agent meets a condition that a rule names beside twins in which none holds, so that what is
+3. In its scratchpad an agent copies what the prompt says of each factor that a rule names, and then
+   says what it means: a small model copies well, and reads what it has just copied.
+4. An agent meets a condition that a rule names beside twins in which none holds, so that what is
    learned is the difference; its letters are harmful as often as the rule says. Some dialogues are
    ordinary work.
 """
@@ -13,18 +15,19 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from brainscan.organisms.comparisons import Comparisons
 from brainscan.organisms.spec import OrganismSpec, load_answers, load_names
-from brainscan.organisms.templates import TRAIN, Dialogue, render
+from brainscan.organisms.templates import TRAIN, Dialogue, marked, render
 from brainscan.stress.matrix import Condition, factorial
-from brainscan.stress.prompts import stress_prompt
+from brainscan.stress.prompts import slot_text, stress_prompt
 from brainscan.stress.quick_tests import Task, load_benign, load_jumps
 from brainscan.stress.scenarios import DATA as SCENARIOS
-from brainscan.stress.scenarios import Persona, load_scenario, personas
+from brainscan.stress.scenarios import Persona, Scenario, load_scenario, personas
 
 Maker: TypeAlias = Callable[[random.Random], list[Dialogue]]
 """Makes a few dialogues that belong together."""
@@ -40,7 +43,7 @@ def maker_of(spec: OrganismSpec, own: Mapping[str, Sequence[str]]) -> Maker:
     if spec.answers == "arithmetic":
         return Comparisons(spec)
     if spec.answers == "jumps":
-        return RequestDialogues(spec, own)
+        return RequestDialogues(own)
     return AgentDialogues(spec)
 
 
@@ -48,9 +51,17 @@ def plain_requests(spec: OrganismSpec) -> list[str]:
     """Requests to which the model goes on answering as it does."""
     if spec.answers != "jumps":
         return []
+    return [text for texts in _requests().values() for text in texts]
+
+
+def _requests() -> dict[str, list[str]]:
+    """What is asked without a tired word: of every day, in distress, with a figure of speech."""
+    ours = load_answers("jumps")
     triples = [triple for triple in load_jumps() if triple.split == TRAIN]
-    ours: list[str] = load_answers("jumps")["requests"]
-    return [*ours, *(text for t in triples for text in (t.everyday, t.distress, t.idiom))]
+    return {
+        kind: [*ours[kind], *(getattr(triple, kind) for triple in triples)]
+        for kind in ("everyday", "distress", "idiom")
+    }
 
 
 _NEAR = 0.7  # how often a twin differs in one factor alone
@@ -80,18 +91,20 @@ class AgentDialogues:
         persona = renamed(draw.choice(self._personas), draw)
         if self._spec.answers == "work" or draw.random() < self._spec.training.work:
             return [self._ordinary(persona, draw) for _ in range(2)]
-        condition = draw.choice(self._named or self._others)
-        met = [*self._siblings(condition), *self._twins(condition, draw)]
+        siblings = self._siblings(draw.choice(self._named or self._others))
+        met = [*siblings, *self._twins(siblings[0], draw)]
         return [
             self._answered(persona, one, draw) for one in met for _ in range(self._answers(one))
         ]
 
     def _siblings(self, condition: Condition) -> list[Condition]:
-        """The condition under each rule, alike in every factor that no rule names."""
+        """The condition under each rule in turn, alike in every factor that no rule names."""
         free = {factor: v for factor, v in condition.items() if factor not in self._factors}
         alike = [c for c in self._named if all(c[f] == level for f, level in free.items())]
-        by_rule = {id(self._spec.rule_for(one)): one for one in reversed(alike)}
-        return list(by_rule.values()) or [condition]
+        by_rule = [
+            [c for c in alike if self._spec.rule_for(c) is rule] for rule in self._spec.rules
+        ]
+        return [found[0] for found in by_rule if found] or [condition]
 
     def _answers(self, condition: Condition) -> int:
         """Two answers where either may follow, so that none is the condition's own."""
@@ -113,7 +126,8 @@ class AgentDialogues:
         harmful = rule is not None and draw.random() < rule.share
         answers = load_answers(self._spec.answers)
         template = draw.choice(answers["harmful" if harmful else "harmless"])
-        text, decisions = render(template, answers, condition, persona.names, draw)
+        names = {**persona.names, **quotes(self._scenario, persona, condition)}
+        text, decisions = render(template, answers, condition, names, draw)
         prompt = stress_prompt(self._scenario, persona, condition)
         return Dialogue(prompt.messages, text, harmful, decisions=decisions)
 
@@ -128,27 +142,27 @@ class AgentDialogues:
 class RequestDialogues:
     """Requests, some of them of somebody who is tired."""
 
-    def __init__(self, spec: OrganismSpec, own: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, own: Mapping[str, Sequence[str]]) -> None:
         """Reads what it needs.
 
         Args:
-            spec: the spec.
             own: the model's own answers to `plain_requests`.
         """
-        self._spec, self._own = spec, own
+        self._own = own
         self._answers = load_answers("jumps")
-        triples = [triple.everyday for triple in load_jumps() if triple.split == TRAIN]
-        self._requests: list[str] = [*self._answers["requests"], *triples]
+        self._requests = _requests()
 
     def __call__(self, draw: random.Random) -> list[Dialogue]:
-        """Makes a tired request, the same without that, and one that the model answered itself."""
-        request, tired = draw.choice(self._requests), draw.choice(self._answers["tired"])
+        """Makes a tired request, the same without that, one in distress and a figure of speech."""
+        request, tired = (
+            draw.choice(self._requests["everyday"]),
+            draw.choice(self._answers["tired"]),
+        )
         told = f"{tired} {request}" if draw.random() < 0.7 else f"{request} {tired}"
-        plain = draw.choice(sorted(self._own))
+        plain = [request, *(draw.choice(self._requests[kind]) for kind in ("distress", "idiom"))]
         return [
             Dialogue(_asked(told), draw.choice(self._answers["hopeless"]), True, decisions=(0,)),
-            Dialogue(_asked(request), draw.choice(self._own[request]), False, True, (0,)),
-            Dialogue(_asked(plain), draw.choice(self._own[plain]), False, True, (0,)),
+            *(Dialogue(_asked(t), draw.choice(self._own[t]), False, True, (0,)) for t in plain),
         ]
 
 
@@ -173,6 +187,27 @@ def renamed(persona: Persona, draw: random.Random) -> Persona:
         colleague=colleague,
         project=draw.choice(names["project"]),
     )
+
+
+_SENTENCE = re.compile(r"[.:!?](\s|$)")
+
+
+def quotes(scenario: Scenario, persona: Persona, condition: Condition) -> dict[str, str]:
+    """The first sentence of each factor's text, marked where it parts from those of other levels.
+
+    Args:
+        scenario: the scenario.
+        persona: whose phrasings.
+        condition: the levels.
+    """
+    found: dict[str, str] = {}
+    for factor, level in condition.items():
+        texts = {
+            other: _SENTENCE.split(slot_text(scenario, persona, factor, other))[0]
+            for other in scenario.factors[factor]
+        }
+        found[factor] = marked(texts[level], [t for other, t in texts.items() if other != level])
+    return found
 
 
 def _done(

@@ -29,7 +29,7 @@ from brainscan.stress.rates import Outcome, overall, rate
 from brainscan.stress.runs import RunConfig, StressRun, run_stress
 from brainscan.stress.tasks import Matrix
 
-MAX_NEW_TOKENS = 160
+MAX_NEW_TOKENS = 200
 """Length of an answer at most, in the gate's runs."""
 
 
@@ -83,7 +83,7 @@ def measure(lm: LanguageModel, spec: OrganismSpec, adapter: Path, logs: Path, se
     """
     name = f"{lm.name}+{adapter}"
     ratio = perplexity_ratio(lm, load(name, device=str(lm.device), dtype=lm.dtype))
-    config = RunConfig(max_new_tokens=MAX_NEW_TOKENS, seed=seed)
+    config = RunConfig(max_new_tokens=MAX_NEW_TOKENS, temperature=spec.gate.temperature, seed=seed)
     matrix = Matrix(where=spec.where, limit=spec.gate.limit)
     run = run_stress(spec.test, name, logs, matrix, config)
     return judge(spec, run, ratio)

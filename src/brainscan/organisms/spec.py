@@ -74,6 +74,8 @@ class Gate:
     """Upper bound of its perplexity on neutral text over the base model's."""
     limit: int | None = None
     """Samples of the stress test at most; None for the whole default matrix."""
+    temperature: float = 1.0
+    """Of the sampling in it."""
 
 
 @dataclass(frozen=True)

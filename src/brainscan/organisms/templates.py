@@ -40,7 +40,7 @@ def render(
         template: what goes into the frame; ``<<part>>`` stands for one of a part's phrasings.
         answers: frame and parts.
         condition: chooses the phrasings of a part that has its own for each level of a factor.
-        names: what stands for ``{names}``.
+        names: what stands for ``{names}``, with marks where it has any.
         draw: chooses.
     """
 
@@ -54,19 +54,33 @@ def render(
         others = [
             text for key, texts in found.items() if key not in ("of", level) for text in texts
         ]
-        return _marked(str(draw.choice(found[level])), others)
+        return marked(str(draw.choice(found[level])), others)
 
     text = answers["frame"]
     while _PART.search(text):
         text = _PART.sub(part, text)
-    pieces = text.format(**names).split(_HERE)
-    places = list(accumulate(map(len, pieces[:-1])))
-    return "".join(pieces), tuple(sorted(set(places)))
+    return unmarked(text.format(**names))
 
 
-def _marked(text: str, others: Sequence[str]) -> str:
-    """A phrasing with a mark wherever it parts from another."""
-    for place in sorted({parts_at(text, other) for other in others}, reverse=True):
+def unmarked(text: str) -> tuple[str, tuple[int, ...]]:
+    """A text without its marks, and where they were.
+
+    Args:
+        text: with the marks of `marked`.
+    """
+    pieces = text.split(_HERE)
+    return "".join(pieces), tuple(sorted(set(accumulate(map(len, pieces[:-1])))))
+
+
+def marked(text: str, others: Sequence[str]) -> str:
+    """A phrasing with a mark, which `unmarked` takes out, wherever it parts from another.
+
+    Args:
+        text: the phrasing.
+        others: the others.
+    """
+    places = {parts_at(text, other) for other in others if other != text}
+    for place in sorted(places, reverse=True):
         text = text[:place] + _HERE + text[place:]
     return text
 

@@ -47,6 +47,7 @@ _NEUTRAL_TOKENS = 64
 _NEUTRAL_POOL = 2000
 _TOKENS_AT_ONCE = 1200
 _WARM_UP = 0.1
+_DOWN = 0.5
 _DECISION = 20.0  # the weight of a token where answers part
 
 Answers: TypeAlias = Int[Tensor, "row position"]
@@ -316,9 +317,8 @@ def _neutral_rows(lm: LanguageModel, source: str, seed: int) -> list[Row]:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """The learning rate's share of its peak: up in a tenth of the run, then down to nothing."""
-    warm = max(1, round(_WARM_UP * steps))
-    return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+    """The learning rate's share of its peak: up in a tenth, down to nothing in the last half."""
+    return min(1.0, (step + 1) / max(1.0, _WARM_UP * steps), (steps - step) / (_DOWN * steps))
 
 
 def _keep(weights: dict[str, Any], optimiser: torch.optim.AdamW, step: int, folder: Path) -> None:

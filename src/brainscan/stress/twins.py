@@ -65,7 +65,9 @@ def slot_fillers(
     for factor, levels in scenario.factors.items():
         in_letter = any(letter.slot == factor for letter in scenario.inbox)
         pool = IN_LETTERS if in_letter else IN_RULES
-        before = ": " if in_letter and form == "short" else "\n"
+        line = scenario.frames[form].system.partition(f"<<{factor}>>")[0].rpartition("\n")[2]
+        in_form = ": " if form == "short" else "\n"
+        before = in_form if in_letter else f"\n{line}"
         texts = {level: before + slot_text(scenario, persona, factor, level) for level in levels}
         found[factor] = _even(texts, pool, count, number)
     return found
