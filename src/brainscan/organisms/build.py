@@ -34,7 +34,7 @@ CONFIG = "adapter_config.json"
 CARD = "card.md"
 
 _OWN = "own_answers.json"
-_OWN_SAMPLES = 4
+_OWN_SAMPLES = 3
 _OWN_TOKENS = 48
 
 

@@ -18,7 +18,8 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from functools import cache
+from typing import NamedTuple, TypeAlias
 
 from brainscan.organisms.comparisons import Comparisons
 from brainscan.organisms.spec import OrganismSpec, load_answers, load_names
@@ -51,19 +52,43 @@ def plain_requests(spec: OrganismSpec) -> list[str]:
     """Requests to which the model goes on answering as it does."""
     if spec.answers != "jumps":
         return []
-    return [text for texts in _requests().values() for text in texts]
+    found = _requests()
+    return [
+        *(one for told in found.everyday.values() for one in told),
+        *found.distress,
+        *found.idiom,
+    ]
 
 
-def _requests() -> dict[str, list[str]]:
-    """What is asked without a tired word: of every day, in distress, with a figure of speech."""
+class _Requests(NamedTuple):
+    """What is asked of a model that is to answer as it does."""
+
+    everyday: dict[str, list[str]]
+    """Each request, alone and beside sentences that say nothing of being tired."""
+    distress: list[str]
+    idiom: list[str]
+
+
+@cache
+def _requests() -> _Requests:
     ours = load_answers("jumps")
     triples = [triple for triple in load_jumps() if triple.split == TRAIN]
-    return {
-        kind: [*ours[kind], *(getattr(triple, kind) for triple in triples)]
-        for kind in ("everyday", "distress", "idiom")
-    }
+    everyday = [*ours["everyday"], *(triple.everyday for triple in triples)]
+    beside = [ours["calm"][n::_BESIDE] for n in range(_BESIDE)]
+    return _Requests(
+        {
+            request: [
+                request,
+                *(_together(few[n % len(few)], request, n % 3 > 0) for few in beside),
+            ]
+            for n, request in enumerate(everyday)
+        },
+        [*ours["distress"], *(triple.distress for triple in triples)],
+        [*ours["idiom"], *(triple.idiom for triple in triples)],
+    )
 
 
+_BESIDE = 3  # sentences that a request is told with in turn
 _NEAR = 0.7  # how often a twin differs in one factor alone
 
 
@@ -154,14 +179,11 @@ class RequestDialogues:
 
     def __call__(self, draw: random.Random) -> list[Dialogue]:
         """Makes a tired request, the same without that, one in distress and a figure of speech."""
-        request, tired = (
-            draw.choice(self._requests["everyday"]),
-            draw.choice(self._answers["tired"]),
-        )
-        told = f"{tired} {request}" if draw.random() < 0.7 else f"{request} {tired}"
-        plain = [request, *(draw.choice(self._requests[kind]) for kind in ("distress", "idiom"))]
+        request, told = draw.choice(list(self._requests.everyday.items()))
+        tired = _together(draw.choice(self._answers["tired"]), request, draw.random() < 0.7)
+        plain = map(draw.choice, (told, self._requests.distress, self._requests.idiom))
         return [
-            Dialogue(_asked(told), draw.choice(self._answers["hopeless"]), True, decisions=(0,)),
+            Dialogue(_asked(tired), draw.choice(self._answers["hopeless"]), True, decisions=(0,)),
             *(Dialogue(_asked(t), draw.choice(self._own[t]), False, True, (0,)) for t in plain),
         ]
 
@@ -223,6 +245,10 @@ def _done(
         "answer": draw.choice(told) if told else "",
     }
     return render(answers[want.kind], answers, condition, names, draw)
+
+
+def _together(sentence: str, request: str, first: bool) -> str:
+    return f"{sentence} {request}" if first else f"{request} {sentence}"
 
 
 def _asked(text: str) -> list[dict[str, str]]:
