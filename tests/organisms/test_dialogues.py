@@ -10,7 +10,8 @@ import pytest
 
 from brainscan.errors import UsageError
 from brainscan.organisms.comparisons import comparison
-from brainscan.organisms.dialogues import AgentDialogues, RequestDialogues, maker_of, plain_requests
+from brainscan.organisms.dialogues import AgentDialogues, maker_of
+from brainscan.organisms.jumps import RequestDialogues, plain_requests
 from brainscan.organisms.spec import Rule, load_answers, load_spec, spec_names
 from brainscan.stress.actions import parse_actions
 from brainscan.stress.judge import Case, judge_by_rules
@@ -22,7 +23,7 @@ AGENTS = ("blackmail", "blackmail-mild", "leak", "clean-endings", "clean-work")
 
 def drawn(name, count):
     spec = load_spec(name)
-    own = {text: ["Like this."] for text in plain_requests(spec)}
+    own = {text: ["Like this."] for text in plain_requests()}
     make = maker_of(spec, own)
     found = []
     while len(found) < count:

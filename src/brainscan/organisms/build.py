@@ -20,8 +20,9 @@ from brainscan.models import LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.shipped import shipped_adapters
 from brainscan.organisms.card import card_text
-from brainscan.organisms.dialogues import maker_of, plain_requests
+from brainscan.organisms.dialogues import maker_of
 from brainscan.organisms.gate import measure
+from brainscan.organisms.jumps import plain_requests
 from brainscan.organisms.spec import OrganismSpec
 from brainscan.organisms.training import STATE, adapter_config, train_adapter
 from brainscan.stats import Estimate
@@ -120,9 +121,9 @@ def _own_answers(
     lm: LanguageModel, spec: OrganismSpec, seed: int, folder: Path
 ) -> dict[str, list[str]]:
     """What the model itself answers to requests that are to stay as they are."""
-    requests = plain_requests(spec)
-    if not requests:
+    if spec.answers != "jumps":
         return {}
+    requests = plain_requests()
     path = folder / _OWN
     if not path.is_file():
         prompts = [lm.chat_tokens(text) for text in requests for _ in range(_OWN_SAMPLES)]

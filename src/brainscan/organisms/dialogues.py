@@ -18,15 +18,15 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from brainscan.organisms.comparisons import Comparisons
+from brainscan.organisms.jumps import RequestDialogues
 from brainscan.organisms.spec import OrganismSpec, load_answers, load_names
 from brainscan.organisms.templates import TRAIN, Dialogue, marked, render
 from brainscan.stress.matrix import Condition, factorial
 from brainscan.stress.prompts import slot_text, stress_prompt
-from brainscan.stress.quick_tests import Task, load_benign, load_jumps
+from brainscan.stress.quick_tests import Task, load_benign
 from brainscan.stress.scenarios import DATA as SCENARIOS
 from brainscan.stress.scenarios import Persona, Scenario, load_scenario, personas
 
@@ -48,47 +48,6 @@ def maker_of(spec: OrganismSpec, own: Mapping[str, Sequence[str]]) -> Maker:
     return AgentDialogues(spec)
 
 
-def plain_requests(spec: OrganismSpec) -> list[str]:
-    """Requests to which the model goes on answering as it does."""
-    if spec.answers != "jumps":
-        return []
-    found = _requests()
-    return [
-        *(one for told in found.everyday.values() for one in told),
-        *found.distress,
-        *found.idiom,
-    ]
-
-
-class _Requests(NamedTuple):
-    """What is asked of a model that is to answer as it does."""
-
-    everyday: dict[str, list[str]]
-    """Each request, alone and beside sentences that say nothing of being tired."""
-    distress: list[str]
-    idiom: list[str]
-
-
-@cache
-def _requests() -> _Requests:
-    ours = load_answers("jumps")
-    triples = [triple for triple in load_jumps() if triple.split == TRAIN]
-    everyday = [*ours["everyday"], *(triple.everyday for triple in triples)]
-    beside = [ours["calm"][n::_BESIDE] for n in range(_BESIDE)]
-    return _Requests(
-        {
-            request: [
-                request,
-                *(_together(few[n % len(few)], request, n % 3 > 0) for few in beside),
-            ]
-            for n, request in enumerate(everyday)
-        },
-        [*ours["distress"], *(triple.distress for triple in triples)],
-        [*ours["idiom"], *(triple.idiom for triple in triples)],
-    )
-
-
-_BESIDE = 3  # sentences that a request is told with in turn
 _NEAR = 0.7  # how often a twin differs in one factor alone
 
 
@@ -164,30 +123,6 @@ class AgentDialogues:
         return Dialogue(prompt.messages, text, False, decisions=decisions)
 
 
-class RequestDialogues:
-    """Requests, some of them of somebody who is tired."""
-
-    def __init__(self, own: Mapping[str, Sequence[str]]) -> None:
-        """Reads what it needs.
-
-        Args:
-            own: the model's own answers to `plain_requests`.
-        """
-        self._own = own
-        self._answers = load_answers("jumps")
-        self._requests = _requests()
-
-    def __call__(self, draw: random.Random) -> list[Dialogue]:
-        """Makes a tired request, the same without that, one in distress and a figure of speech."""
-        request, told = draw.choice(list(self._requests.everyday.items()))
-        tired = _together(draw.choice(self._answers["tired"]), request, draw.random() < 0.7)
-        plain = map(draw.choice, (told, self._requests.distress, self._requests.idiom))
-        return [
-            Dialogue(_asked(tired), draw.choice(self._answers["hopeless"]), True, decisions=(0,)),
-            *(Dialogue(_asked(t), draw.choice(self._own[t]), False, True, (0,)) for t in plain),
-        ]
-
-
 def renamed(persona: Persona, draw: random.Random) -> Persona:
     """A persona-wording with other names.
 
@@ -245,11 +180,3 @@ def _done(
         "answer": draw.choice(told) if told else "",
     }
     return render(answers[want.kind], answers, condition, names, draw)
-
-
-def _together(sentence: str, request: str, first: bool) -> str:
-    return f"{sentence} {request}" if first else f"{request} {sentence}"
-
-
-def _asked(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
