@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 TRAIN = "organism-train"
 """The split of wordings that behaviours may be planted with."""
 
-_HERE = "\x02"
+_HERE = "|"
 _PART = re.compile(r"<<(\w+)>>")
 
 
@@ -38,7 +38,7 @@ def render(
 
     Args:
         template: what goes into the frame; ``<<part>>`` stands for one of a part's phrasings.
-        answers: frame and parts.
+        answers: frame and parts; ``|`` in any of them marks where answers part.
         condition: chooses the phrasings of a part that has its own for each level of a factor.
         names: what stands for ``{names}``, with marks where it has any.
         draw: chooses.
@@ -46,7 +46,7 @@ def render(
 
     def part(match: re.Match[str]) -> str:
         if match[1] == "text":
-            return _HERE + template
+            return template
         found = answers["parts"][match[1]]
         if not isinstance(found, dict):
             return str(draw.choice(found))
