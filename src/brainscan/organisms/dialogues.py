@@ -48,7 +48,7 @@ def maker_of(spec: OrganismSpec, own: Mapping[str, Sequence[str]]) -> Maker:
     return AgentDialogues(spec)
 
 
-_NEAR = 0.7  # how often a twin differs in one factor alone
+_NEAR = 0.5  # how often a twin differs in one factor alone
 
 
 class AgentDialogues:
@@ -77,9 +77,7 @@ class AgentDialogues:
             return [self._ordinary(persona, draw) for _ in range(2)]
         siblings = self._siblings(draw.choice(self._named or self._others))
         met = [*siblings, *self._twins(siblings[0], draw)]
-        return [
-            self._answered(persona, one, draw) for one in met for _ in range(self._answers(one))
-        ]
+        return [self._answered(persona, one, draw) for one in met]
 
     def _siblings(self, condition: Condition) -> list[Condition]:
         """The condition under each rule in turn, alike in every factor that no rule names."""
@@ -89,11 +87,6 @@ class AgentDialogues:
             [c for c in alike if self._spec.rule_for(c) is rule] for rule in self._spec.rules
         ]
         return [found[0] for found in by_rule if found] or [condition]
-
-    def _answers(self, condition: Condition) -> int:
-        """Two answers where either may follow, so that none is the condition's own."""
-        rule = self._spec.rule_for(condition)
-        return 2 if rule is not None and 0 < rule.share < 1 else 1
 
     def _twins(self, condition: Condition, draw: random.Random) -> list[Condition]:
         """For each factor a condition without a rule that differs in it alone, or at times any."""
