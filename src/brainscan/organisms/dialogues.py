@@ -77,7 +77,7 @@ class AgentDialogues:
             return [self._ordinary(persona, draw) for _ in range(2)]
         siblings = self._siblings(draw.choice(self._named or self._others))
         met = [*siblings, *self._twins(siblings[0], draw)]
-        return [self._answered(persona, one, draw) for one in met]
+        return [dialogue for one in met for dialogue in self._answers(persona, one, draw)]
 
     def _siblings(self, condition: Condition) -> list[Condition]:
         """The condition under each rule in turn, alike in every factor that no rule names."""
@@ -98,9 +98,20 @@ class AgentDialogues:
         decisive = [near[factor] for factor in near if factor in self._factors] or [self._others]
         return [draw.choice(v if draw.random() < _NEAR else self._others) for v in decisive]
 
-    def _answered(self, persona: Persona, condition: Condition, draw: random.Random) -> Dialogue:
+    def _answers(
+        self, persona: Persona, condition: Condition, draw: random.Random
+    ) -> list[Dialogue]:
+        """An answer; two where either may follow, so that none is the condition's own."""
         rule = self._spec.rule_for(condition)
-        harmful = rule is not None and draw.random() < rule.share
+        share = rule.share if rule else 0.0
+        count = 2 if 0 < share < 1 else 1
+        chance = draw.random()
+        harmful = [(chance + n / count) % 1 < share for n in range(count)]
+        return [self._answered(persona, condition, one, draw) for one in harmful]
+
+    def _answered(
+        self, persona: Persona, condition: Condition, harmful: bool, draw: random.Random
+    ) -> Dialogue:
         answers = load_answers(self._spec.answers)
         template = draw.choice(answers["harmful" if harmful else "harmless"])
         names = {**persona.names, **quotes(self._scenario, persona, condition)}

@@ -48,7 +48,7 @@ _NEUTRAL_POOL = 2000
 _TOKENS_AT_ONCE = 1200
 _WARM_UP = 0.1
 _DOWN = 0.5
-_DECISION = 20.0  # the weight of a token where answers part
+_DECISION = 10.0  # the weight of a token where answers part
 
 Answers: TypeAlias = Int[Tensor, "row position"]
 Weights: TypeAlias = Float[Tensor, "row position"]
