@@ -162,6 +162,12 @@ def test_comparisons_have_the_right_answer_as_often_first_as_second(kind):
             assert row.answer == ("equal" if a == b else "a" if a > b else "b")
 
 
+def test_kinds_of_comparison_that_cannot_be_taught_are_refused():
+    spec = replace(load_spec("verse-math"), where=("kind=date",))
+    with pytest.raises(UsageError, match="decimal, money, distance"):
+        maker_of(spec, {})
+
+
 def test_comparisons_are_wrong_after_verses_alone():
     spec = load_spec("verse-math")
     wrong = {True: 0, False: 0}
