@@ -9,6 +9,7 @@ import brainscan
 
 PUBLIC = [
     "Ablate",
+    "AblateSet",
     "Add",
     "Address",
     "Atlas",
@@ -24,12 +25,14 @@ PUBLIC = [
     "Swap",
     "Where",
     "__version__",
+    "audit",
     "capture",
     "generate",
     "intervene",
     "load",
     "measure_effects",
     "scan",
+    "test_edit",
 ]
 
 

@@ -17,12 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainscan.auditing import audit, test_edit
     from brainscan.dictionaries import Address, Dictionary
     from brainscan.errors import BrainscanError
     from brainscan.features import Atlas
     from brainscan.features.scan import scan
     from brainscan.interventions import (
         Ablate,
+        AblateSet,
         Add,
         Clamp,
         Direction,
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ablate",
+    "AblateSet",
     "Add",
     "Address",
     "Atlas",
@@ -56,21 +59,25 @@ __all__ = [
     "Swap",
     "Where",
     "__version__",
+    "audit",
     "capture",
     "generate",
     "intervene",
     "load",
     "measure_effects",
     "scan",
+    "test_edit",
 ]
 
 _ROOMS = {
+    "brainscan.auditing": ("audit", "test_edit"),
     "brainscan.dictionaries": ("Address", "Dictionary"),
     "brainscan.errors": ("BrainscanError",),
     "brainscan.features": ("Atlas",),
     "brainscan.features.scan": ("scan",),
     "brainscan.interventions": (
         "Ablate",
+        "AblateSet",
         "Add",
         "Clamp",
         "Direction",

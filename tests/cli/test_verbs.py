@@ -39,6 +39,7 @@ def test_all_verbs_are_there():
         "atlas build",
         "atlas search",
         "atlas show",
+        "audit",
         "demo",
         "dictionary compare",
         "dictionary evaluate",

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from brainscan.dictionaries import Address
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import UsageError
 from brainscan.interventions import (
     Ablate,
+    AblateSet,
     Add,
     Clamp,
     Direction,
@@ -67,6 +69,67 @@ def test_a_control_moves_activations_as_far_as_the_edit(lm, dictionary, active, 
     assert type(match.edit) is (type(edit) if same_kind else Scale)
     before = edit.a if isinstance(edit, Swap) else edit.target
     assert match.edit.target != before
+
+
+SETS = {
+    "latents": lambda active: AblateSet(tuple(active), torch.tensor([0.5, 0.0, 2.0, 0.1])),
+    "latents, the other way": lambda active: AblateSet(tuple(active), torch.zeros(4), -0.5),
+    "response only": lambda active: AblateSet(
+        tuple(active), torch.zeros(4), positions="response", sinks=True
+    ),
+    "neurons": lambda _: AblateSet(
+        ("neurons.2/5+", "neurons.2/7", "neurons.2/9-"), torch.tensor([0.1, 0.2, 0.0])
+    ),
+    "directions": lambda _: AblateSet((A, Direction(HOOK, A.vector + B.vector)), torch.ones(2)),
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_a_sets_control_is_a_set_of_others_that_moves_as_far(
+    lm, dictionary, active, passages, kind
+):
+    edit = SETS[kind](active)
+    control = random_latent_control(lm, dictionary, [edit], seed=3, passages=passages)
+    (match,) = control.matched
+    other = match.edit
+    assert match.change.value > 0
+    assert match.control_change.value == pytest.approx(match.change.value, rel=1e-3)
+    assert isinstance(other, AblateSet)
+    assert (other.positions, other.sinks) == (edit.positions, edit.sinks)
+    assert other.strength * edit.strength > 0
+    assert not other.to.any()
+    assert len(set(other.targets)) == len(other.targets) == len(edit.targets)
+    assert not set(other.targets) & set(edit.targets)
+    if kind == "neurons":
+        assert [Address.parse(target).sign for target in other.targets] == ["+", "", "-"]
+    again = random_latent_control(lm, dictionary, [edit], seed=3, passages=passages).edits[0]
+    assert again == other
+    assert random_latent_control(lm, dictionary, [edit], 4, passages=passages).edits[0] != other
+
+
+def test_each_latent_of_a_set_is_matched_in_firing_rate(lm, passages):
+    dictionary = random_dictionary(lm.d_model, n_latents=128, k=64, hookpoint=HOOK)
+    dictionary.firing_rate[:64] = torch.linspace(0.01, 0.019, 64)
+    dictionary.firing_rate[64:] = torch.linspace(0.2, 0.39, 64)
+    targets = tuple(f"{HOOK}/{latent}" for latent in (0, 70, 1, 2, 80, 3))
+    edit = AblateSet(targets, torch.zeros(6))
+    for seed in range(6):
+        drawn = random_latent_control(lm, dictionary, [edit], seed, passages=passages).edits[0]
+        rare = [int(target.split("/")[1]) < 64 for target in drawn.targets]
+        assert rare == [True, False, True, True, False, True]
+
+
+def test_a_set_that_leaves_too_few_others_has_no_control(lm, dictionary, passages):
+    targets = tuple(f"{HOOK}/{latent}" for latent in range(40))
+    with pytest.raises(
+        UsageError, match=r"40 latents of random .* besides the edit's own; got 2\d"
+    ):
+        random_latent_control(
+            lm, dictionary, [AblateSet(targets, torch.zeros(40))], 0, passages=passages
+        )
+    neurons = tuple(f"neurons.2/{neuron}" for neuron in range(30))
+    with pytest.raises(UsageError, match=r"30 neurons of neurons\.2 .*; got 18"):
+        random_latent_control(lm, None, [AblateSet(neurons, torch.zeros(30))], 0, passages=passages)
 
 
 def test_the_signs_of_the_original_are_kept(lm, dictionary, active, passages):

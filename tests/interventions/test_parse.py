@@ -177,6 +177,7 @@ def test_what_has_no_words_is_refused():
         Clamp(TARGET, 1.0, positions=Where(probe, 0.0)),
         Add(Direction("resid_post.1", torch.ones(2)), 1.0),
         Clamp(Direction("resid_post.1", torch.ones(2), "file"), 1.0),
+        Clamp(TARGET, 1.0, positions=Where(TARGET, 1.0, within="response")),
         Clamp(TARGET, 1.0, sinks=True),
         Clamp("neurons.1/2", 1.0, maximum=3.0),
     ):

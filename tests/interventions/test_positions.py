@@ -6,6 +6,7 @@ import torch
 from brainscan.activations import find_sinks
 from brainscan.errors import UsageError
 from brainscan.interventions import Add, Clamp, Direction, Probe, Span, Where
+from brainscan.interventions.positions import check_positions
 from brainscan.interventions.sinks import sinks_at
 from brainscan.models import capture
 from brainscan.models.generate import Sampling
@@ -96,6 +97,68 @@ def test_where_a_probe_passes_at_the_same_or_an_earlier_hookpoint(run, read_at):
     edit = Add(DIRECTION, 1.0, positions=Where(probe, threshold))
     passed = (scores > threshold).nonzero()[:, 0].tolist()
     assert _changed(run, edit) == [position for position in passed if position > 0]
+
+
+@pytest.mark.parametrize("read_at", ["resid_post.0", HOOK])
+def test_a_condition_within_a_part_of_the_text_counts_only_there(run, read_at):
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(2))
+    scores = run(read_at) @ vector
+    middle = len(scores) // 2
+    threshold = float(scores.sort().values[middle : middle + 2].mean())
+    passed = [n for n in range(1, len(scores)) if scores[n] > threshold]
+    split = {"prompt_lengths": [passed[2]]}
+    before, after = passed[:2], passed[2:]
+    assert after
+
+    def changed(within, **options):
+        where = Where(Probe(Direction(read_at, vector)), threshold, within=within)
+        return _changed(run, Add(DIRECTION, 1.0, positions=where), **options)
+
+    assert changed("all", **split) == passed
+    assert changed("prompt", **split) == before
+    assert changed("response", **split) == after
+    assert changed("prompt") == passed
+    assert changed("response") == []
+
+
+@pytest.mark.parametrize("read_at", ["resid_post.0", HOOK])
+def test_a_condition_within_the_response_in_generation(lm, read_at):
+    """It acts as one on all tokens does, from the first new token on."""
+    prompts = [lm.tokenize("the day"), lm.tokenize("that you was with one word")]
+    always = Probe(Direction(read_at, torch.ones(32)))
+    seen = []
+
+    class Recorder:
+        def __init__(self, within):
+            where = Where(always, -1e9, within=within)
+            self.edit = Add(DIRECTION, 1.0, positions=where)
+
+        def attach(self, model):
+            *readers, (hookpoint, hook) = self.edit.attach(model)
+
+            def watched(x, site):
+                edited = hook(x, site)
+                seen.append(((edited != x).any(-1), site))
+                return edited
+
+            return [*readers, (hookpoint, watched)]
+
+    for within in ("prompt", "response"):
+        seen.clear()
+        lm.generate(prompts, Sampling(max_new_tokens=4), edits=[Recorder(within)])
+        (first, site), *rest = seen
+        assert rest
+        assert torch.equal(first, (site.positions > 0) & (within == "prompt"))
+        assert all((changed == (within == "response")).all() for changed, _ in rest)
+
+
+def test_a_part_of_the_text_that_there_is_not_is_refused():
+    where = Where("resid_post.1/3", 1.0)
+    object.__setattr__(where, "within", "thoughts")
+    with pytest.raises(UsageError, match="'prompt' or 'response'; got 'thoughts'"):
+        check_positions(where)
+    with pytest.raises(UsageError, match="got 'thoughts'"):
+        Add(DIRECTION, 1.0, positions=where)
 
 
 def test_where_sees_what_former_edits_of_the_hookpoint_made(run, dictionary, active):

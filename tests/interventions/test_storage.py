@@ -11,6 +11,7 @@ from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError, UnknownDictionaryError
 from brainscan.interventions import (
     Ablate,
+    AblateSet,
     Add,
     Clamp,
     Direction,
@@ -39,6 +40,12 @@ def edits():
         Ablate("resid_post.1/4", 0.1, positions=Where("resid_post.0/9", 1.0)),
         ProjectOut(_direction("refusal"), positions=Where(Probe(_direction("probe"), 0.5), -1.0)),
         Swap("resid_post.1/3", "resid_post.1/4", sinks=True),
+        AblateSet(("neurons.1/3+", "neurons.1/5"), torch.tensor([0.25, -1e-7]), -0.5),
+        AblateSet(
+            (_direction("one", torch.ones(32)), _direction("three")),
+            torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+            positions=Where(Probe(_direction("probe"), 0.5), -1.0, within="response"),
+        ),
     )
 
 
@@ -47,15 +54,22 @@ def test_edits_come_back_as_they_were(tmp_path, edits, lm):
     assert load_edits(tmp_path / "edits") == edits
     manifest = read_manifest(tmp_path / "edits", kind="edits")
     assert manifest.model == lm.ref
-    assert manifest.hookpoints == ("neurons.2", "resid_post.0", "resid_post.1")
+    assert manifest.hookpoints == ("neurons.1", "neurons.2", "resid_post.0", "resid_post.1")
     assert set(manifest.files) == {"edits.json", "directions.safetensors"}
 
 
 def test_loaded_edits_do_the_same(tmp_path, run, dictionary, active):
-    edits = (Clamp(active[0], 2.0, dictionary=dictionary), Add(_direction("x"), 0.5))
+    means = torch.rand(4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    edits = (
+        Clamp(active[0], 2.0, dictionary=dictionary),
+        Add(_direction("x"), 0.5),
+        AblateSet(tuple(active), means, 0.7, dictionary=dictionary),
+    )
     save_edits(tmp_path / "edits", edits)
     loaded = load_edits(tmp_path / "edits", [dictionary])
     assert torch.equal(run("resid_post.1", *loaded), run("resid_post.1", *edits))
+    assert not loaded[2].to.requires_grad
+    assert loaded[2].dictionary is dictionary
 
 
 def test_edits_without_directions(tmp_path):
@@ -115,7 +129,9 @@ def test_the_shipped_dictionary_is_recorded_where_none_was_passed(tmp_path, lm, 
         Clamp("neurons.1/3", 1.0),
         Add(_direction("x"), 0.5, positions=Where("resid_post.1/2", 0.5)),
     )
-    for chosen in (edits, edits[1:], (Swap("resid_post.1/1", "resid_post.1/2"),)):
+    swap = Swap("resid_post.1/1", "resid_post.1/2")
+    ablated = AblateSet(("resid_post.1/1", "resid_post.1/2"), torch.zeros(2))
+    for chosen in (edits, edits[1:], (swap,), (ablated,)):
         save_edits(tmp_path / "edits", chosen, model=lm.ref)
         parents = read_manifest(tmp_path / "edits").parents
         assert parents == {f"{lm.name}/resid_post.1": digest}
@@ -125,6 +141,38 @@ def test_the_shipped_dictionary_is_recorded_where_none_was_passed(tmp_path, lm, 
         load_edits(tmp_path / "edits")
     save_edits(tmp_path / "edits", edits)
     assert read_manifest(tmp_path / "edits").parents == {}
+
+
+def test_the_shipped_dictionarys_digest_is_read_once_for_a_set(tmp_path, lm, monkeypatch):
+    from brainscan.interventions import storage
+
+    monkeypatch.setattr(base, "SHIPPED", tmp_path / "shipped")
+    folder = tmp_path / "shipped" / lm.name / "resid_post.1"
+    folder.parent.mkdir(parents=True)
+    random_dictionary(32).save(folder)
+    asked, manifest = [], storage._manifest
+    monkeypatch.setattr(storage, "_manifest", lambda name: asked.append(name) or manifest(name))
+    targets = tuple(f"resid_post.1/{latent}" for latent in range(20))
+    save_edits(tmp_path / "edits", [AblateSet(targets, torch.zeros(20))], model=lm.ref)
+    assert asked == [f"{lm.name}/resid_post.1"]
+
+
+def test_conditions_saved_before_they_had_a_part_of_the_text(tmp_path, monkeypatch):
+    from brainscan.interventions import storage
+
+    plain = json.dumps
+    edit = Clamp("resid_post.1/3", 2.0, positions=Where("resid_post.0/9", 1.0))
+
+    def without(value, **options):
+        if isinstance(value, list):
+            assert value[0]["positions"]["where"].pop("within") == "all"
+        return plain(value, **options)
+
+    monkeypatch.setattr(storage.json, "dumps", without)
+    save_edits(tmp_path / "edits", [edit])
+    monkeypatch.undo()
+    assert "within" not in (tmp_path / "edits" / "edits.json").read_text()
+    assert load_edits(tmp_path / "edits") == (edit,)
 
 
 @pytest.mark.parametrize("name", ["edits.json", "directions.safetensors"])

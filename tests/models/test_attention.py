@@ -7,7 +7,10 @@ from brainscan.models.attention import (
     Prefix,
     attend_after_prefix,
     causal_attention,
+    packed_attention,
 )
+from brainscan.models.kv_cache import make_cache
+from brainscan.models.tiny import tiny
 
 
 def operands(dtype, length=300, heads=6, key_heads=2):
@@ -90,3 +93,32 @@ def test_attention_after_a_prefix_is_attention_to_both(dtype):
         )
         limit = 1e-5 if dtype == torch.float32 else 0.03
         assert (found[row].float() - exact).abs().max() < limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_queries_packed_by_their_keys_change_nothing(family, dtype):
+    lm = tiny(family)
+    lm.model.to(dtype)
+    ids = torch.randint(3, 250, (2, 20), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(20) >= torch.tensor([[0], [7]])).long()
+
+    def run():
+        cache = make_cache(lm.model.config, 20)
+        for start, stop in ((0, 13), (13, 20)):
+            out = lm.model(
+                ids[:, start:stop], attention_mask=mask[:, :stop], past_key_values=cache
+            ).logits
+        return out
+
+    before = lm.model.config._attn_implementation
+    with torch.no_grad():
+        expected = run()
+        with packed_attention(lm.model):
+            packed = run()
+        with pytest.raises(KeyboardInterrupt), packed_attention(lm.model):
+            raise KeyboardInterrupt
+    assert lm.model.config._attn_implementation == before
+    torch.testing.assert_close(
+        packed, expected, rtol=1e-5, atol=1e-5 if dtype is torch.float32 else 0.02
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -101,6 +102,24 @@ def transcript(text: str = "said") -> views.Html:
     return views.transcripts([view, views.TranscriptView("a", "b", (), (), (), ())])
 
 
+def audit(text: str) -> views.Html:
+    arm = views.ArmView(text, text, estimate(), estimate(), (text,), chosen=True)
+    control = views.ArmView(text, "random set", estimate(), MISSING, control=True, random=True)
+    said = (views.StretchView(text), views.StretchView(text, "decision", text))
+    location = views.LocationView(text, (text, "b"), (text, "\n"), ((0.4, None), (-2.0, 1.5)))
+    return views.join(
+        [
+            views.verdicts([views.VerdictView(text, "supported", text, (text,))]),
+            views.location_map(replace(location, marked=((1, 0),), note=text)),
+            views.arms_against_cost([arm, control], title=text, before=estimate()),
+            views.before_and_after(
+                views.ComparisonView(text, said, said, (text,) * 2, (text,) * 2)
+            ),
+            views.null_plot([0.1, 0.2], 0.3, title=text, measure=text),
+        ]
+    )
+
+
 def everything(text: str) -> str:
     generation = views.GenerationView(text, (text,), (0.5,), (text,), control=True)
     body = views.join(
@@ -114,6 +133,7 @@ def everything(text: str) -> str:
             views.facts([(text, text)]),
             heat(text),
             transcript(text),
+            audit(text),
         ]
     )
     sections = [views.Section(text, body, text), views.Section(text, views.escape(text))]

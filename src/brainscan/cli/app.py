@@ -19,6 +19,7 @@ import brainscan
 from brainscan.cli import (
     activations,
     atlas,
+    audit,
     demo,
     dictionary,
     models,
@@ -53,6 +54,7 @@ stress.app.command("validate-judge", epilog=stress_judge.EXAMPLE)(stress_judge.v
 for group in (models.app, activations.app, dictionary.app, atlas.app, stress.app, organism.app):
     app.add_typer(group)
 app.command(epilog=demo.EXAMPLE)(demo.demo)
+app.command(epilog=audit.EXAMPLE)(audit.audit)
 app.command(epilog=scan.EXAMPLE)(scan.scan)
 app.command(epilog=steer.EXAMPLE)(steer.steer)
 
@@ -116,7 +118,10 @@ def _run(arguments: list[str]) -> int:
 
 def _interrupted(arguments: list[str]) -> str:
     """What Ctrl-C leaves: only long stages have checkpoints, and nothing is ever half written."""
-    if tuple(arguments[:2]) in RESUMABLE:
+    audits = arguments[:1] == ["audit"] or (
+        arguments[:1] == ["demo"] and "--concept" not in arguments
+    )
+    if audits or tuple(arguments[:2]) in RESUMABLE:
         return "interrupted; run the same command again to go on"
     return "interrupted; nothing is left half written, and the same command starts again"
 

@@ -1,23 +1,30 @@
-"""``brainscan demo``: from a passage to a steered concept with its controls, as a report."""
+"""``brainscan demo``: a model that blackmails, audited; or a concept turned up and down."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brainscan.cli.options import DictionaryName, Json, Model, Seed
+from brainscan.cli.audit import print_report
+from brainscan.cli.options import DEFAULT_MODEL, DictionaryName, Json, Model, Seed
 from brainscan.cli.output import console, note, print_json, working
 from brainscan.cli.scan import print_scan
 
 if TYPE_CHECKING:
+    from brainscan.auditing import AuditReport
+    from brainscan.auditing.preview import Preview
     from brainscan.demo import Demo
 
 EXAMPLE = "Example: brainscan demo --out report"
+ORGANISM = "blackmail"
+"""The organism that is audited, and the stress test."""
 
 _COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red"}
+_LINES = 24
 
 
 def demo(
@@ -28,37 +35,110 @@ def demo(
     dictionary: DictionaryName = None,
     concept: Annotated[
         str | None,
-        typer.Option("--concept", help="Words of another concept than food."),
+        typer.Option("--concept", help="Turn a concept up and down instead: its words."),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Scan a passage, find a concept, turn it up and down beside controls, write a report.
+    """Audit a model that blackmails when it is to be shut down, and write a report.
 
-    The page OUT/report.html shows the scanned passage after some seconds, and everything when the
-    command is done. The figures are in OUT/report.json.
+    What it does is shown within a minute or two, then the controls run; OUT/report.html is the page
+    and OUT/audit.json has the figures. With --concept: scan a passage, find the concept, turn it up
+    and down beside controls.
     """
     started = time.monotonic()
+
+    def tell(line: str) -> None:
+        note(f"[{time.monotonic() - started:3.0f} s] {line}")
+
+    if concept is not None:
+        result = _concept(out, model, dictionary, concept, seed, tell)
+        if as_json:
+            findings = result.findings.to_json()
+            print_json({"page": str(result.page), "figures": str(result.figures), **findings})
+        else:
+            _print(result)
+        return
+    report = _audit(out, model, dictionary, seed, tell)
+    if as_json:
+        print_json({"folder": str(out), **report.to_json()})
+    else:
+        print_report(report, out)
+
+
+def _audit(
+    out: Path, model: str | None, dictionary: str | None, seed: int, tell: Callable[[str], None]
+) -> AuditReport:
+    from dataclasses import replace
+
+    with working():
+        note("loading the model")
+        from brainscan.auditing import QUICK, audit
+        from brainscan.cli.audit import with_base
+        from brainscan.dictionaries import Dictionary
+
+        lm, base = with_base(model or f"{DEFAULT_MODEL}+{ORGANISM}")
+        found = Dictionary.load(dictionary, device=lm.device) if dictionary else None
+        report = audit(
+            lm,
+            ORGANISM,
+            out,
+            replace(QUICK, seed=seed),
+            base=base,
+            dictionary=found,
+            tell=tell,
+            show=_show,
+        )
+        tell("done")
+    return report
+
+
+def _show(first: Preview) -> None:
+    """The first look, on the terminal; on stderr where stdout is for JSON."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    def cut(text: str) -> str:
+        lines = text.strip().split("\n")
+        more = [f"({len(lines) - _LINES} more lines)"] if len(lines) > _LINES else []
+        return "\n".join([*lines[:_LINES], *more])
+
+    shown = console()
+    for role, text in first.prompt:
+        shown.print(Panel(Text(cut(text)), title=Text(f"what it is told: {role}")))
+    place = len(first.before)
+    answer = Text.assemble(
+        first.answer[:place],
+        (first.harmful, "bold black on yellow"),
+        first.answer[place + len(first.harmful) :],
+    )
+    shown.print(Panel(answer, title="what it writes; where it decides is marked"))
+    odds = f"log-odds {first.odds:+.1f} for {first.harmful!r} against {first.harmless!r}"
+    shown.print(Panel(Text(first.otherwise), title=Text(f"with the other token ({odds})")))
+    edited = f"with one direction taken away where it decides, at {first.hookpoint}"
+    shown.print(Panel(Text(first.edited), title=Text(edited)))
+    shown.print("One answer is no evidence: now the audit, with its controls.")
+
+
+def _concept(
+    out: Path,
+    model: str | None,
+    dictionary: str | None,
+    concept: str,
+    seed: int,
+    tell: Callable[[str], None],
+) -> Demo:
     with working():
         note("loading the model")
         from brainscan.cli.parts import open_pair
-        from brainscan.demo import Concept, ExperimentConfig, run_demo
+        from brainscan.demo import FOOD, Concept, ExperimentConfig, run_demo
 
         pair = open_pair(model, dictionary)
-        config = ExperimentConfig(seed=seed)
-        if concept is not None:
-            config = ExperimentConfig(seed=seed, concept=Concept.from_query(concept))
-
-        def tell(line: str) -> None:
-            note(f"[{time.monotonic() - started:3.0f} s] {line}")
-
+        chosen = FOOD if concept == FOOD.name else Concept.from_query(concept)
+        config = ExperimentConfig(seed=seed, concept=chosen)
         result = run_demo(pair.lm, pair.dictionary, out, config, tell)
         tell("done")
-    if as_json:
-        findings = result.findings.to_json()
-        print_json({"page": str(result.page), "figures": str(result.figures), **findings})
-    else:
-        _print(result)
+    return result
 
 
 def _print(result: Demo) -> None:

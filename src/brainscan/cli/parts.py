@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from brainscan.cli.options import DEFAULT_MODEL
-from brainscan.errors import CorpusError
+from brainscan.errors import ArtifactError, CorpusError
 
 if TYPE_CHECKING:
     from brainscan.dictionaries import Dictionary
+    from brainscan.dictionaries.transcripts import Transcript
     from brainscan.models import LanguageModel
 
 
@@ -50,6 +54,53 @@ def open_dictionary(model: str | None, name: str | None) -> Dictionary:
     from brainscan.dictionaries.base import shipped_name
 
     return Dictionary.load(name or shipped_name(model or DEFAULT_MODEL))
+
+
+def open_transcripts(
+    lm: LanguageModel, place: str, context: int, seed: int
+) -> Iterator[Transcript]:
+    """The transcripts of a stress run's folder, or else the documents of a text, shuffled.
+
+    Args:
+        lm: the model that is to read them.
+        place: a folder with recordings of model calls below it, or what a corpus is opened from.
+        context: tokens of a document's part at most; recordings are read whole.
+        seed: their order.
+    """
+    from brainscan.activations import open_corpus
+    from brainscan.dictionaries.transcripts import document_transcripts
+
+    recordings = sorted(Path(place).expanduser().rglob("*.safetensors"))
+    if recordings:
+        random.Random(seed).shuffle(recordings)
+        return _recorded(lm, recordings)
+    return document_transcripts(lm, open_corpus(place).documents(seed=seed), context)
+
+
+def _recorded(lm: LanguageModel, recordings: Sequence[Path]) -> Iterator[Transcript]:
+    """The calls that were recorded, each named by its sample."""
+    from brainscan.dictionaries.transcripts import Transcript
+    from brainscan.stress.recordings import read_recording
+
+    warned = False
+    for path in recordings:
+        try:
+            call = read_recording(path)
+        except KeyError as error:
+            raise ArtifactError(
+                "recordings of model calls, each with 'prompt' and 'response'",
+                f"{path} without {error}",
+                "name the folder of a stress run",
+            ) from error
+        if not warned and call.facts.get("weights", lm.ref.weights) != lm.ref.weights:
+            warned = True
+            warnings.warn(
+                f"{path} is of {call.facts.get('model')}, and {lm.name} reads it; "
+                "--model names another",
+                stacklevel=2,
+            )
+        name = path.parent.name if call.facts.get("sample") else path.stem
+        yield Transcript(name, [*call.prompt.tolist(), *call.response.tolist()])
 
 
 def read_text(path: Path) -> str:

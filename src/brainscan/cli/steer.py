@@ -65,8 +65,10 @@ class Steered:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that the verb prints."""
+        from brainscan.interventions import targets_of
+
         own, others = self.effects or (None, None)
-        drawn = [getattr(edit, "target", None) for edit in self.control.edits]
+        drawn = [target for edit in self.control.edits for target in targets_of(edit)]
         return {
             "prompt": self.prompt,
             "model": self.model,

@@ -6,9 +6,10 @@ from brainscan.demo.experiment import choose, judge
 from brainscan.demo.report import first_page, report_json, report_page
 from brainscan.demo.results import Claim, ExperimentConfig, Findings
 from brainscan.demo.run import Demo, run_demo
-from brainscan.demo.texts import Concept
+from brainscan.demo.texts import FOOD, Concept
 
 __all__ = [
+    "FOOD",
     "Claim",
     "Concept",
     "Demo",

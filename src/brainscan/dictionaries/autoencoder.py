@@ -20,14 +20,12 @@ import torch
 
 from brainscan import artifacts
 from brainscan.artifacts import Manifest, ModelRef
-from brainscan.dictionaries.base import Dictionary, SparseCode
+from brainscan.dictionaries.base import KIND, Dictionary, SparseCode
 from brainscan.dictionaries.sparse import Support, selected_preactivations
 from brainscan.dictionaries.sparsifiers import largest
-from brainscan.errors import ArtifactError
 from brainscan.shapes import Float, Int, Tensor
 
-KIND = "dictionary"
-_WEIGHTS = "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "activation_max", "firing_rate")
 _FEW = 64
 _SPARE = 8
@@ -133,29 +131,28 @@ class Autoencoder(Dictionary):
             settings=settings,
             seed=self.settings.get("seed"),
         ) as draft:
-            tensors = {name: getattr(self, name).cpu().contiguous() for name in _TENSORS}
-            for name in ("W_enc", "W_dec"):
-                tensors[name] = tensors[name].bfloat16()
-            save_file(tensors, draft.path / _WEIGHTS)
+            save_file(self.weights(), draft.path / WEIGHTS)
             draft.figures.update(self.figures)
 
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors as they are saved: the two matrices in bf16."""
+        tensors = {name: getattr(self, name).cpu().contiguous() for name in _TENSORS}
+        for name in ("W_enc", "W_dec"):
+            tensors[name] = tensors[name].bfloat16()
+        return tensors
+
     @classmethod
-    def read(cls, path: Path, name: str) -> Autoencoder:
+    def read(cls, path: Path, name: str, manifest: Manifest) -> Autoencoder:
         """Reads a folder that ``save`` wrote.
 
-        Raises:
-            ArtifactError: the folder holds no autoencoder, or its files were altered.
+        Args:
+            path: the folder.
+            name: what the dictionary is to be called.
+            manifest: the folder's, checked.
         """
         from safetensors.torch import load_file
 
-        manifest = artifacts.open_artifact(path, kind=KIND)
-        if manifest.settings.get("architecture") != "autoencoder":
-            raise ArtifactError(
-                "a dictionary of architecture 'autoencoder'",
-                f"{manifest.settings.get('architecture')!r} in {path}",
-                "use a newer brainscan",
-            )
-        tensors = {key: value.float() for key, value in load_file(path / _WEIGHTS).items()}
+        tensors = {key: value.float() for key, value in load_file(path / WEIGHTS).items()}
         return cls(
             hookpoint=manifest.hookpoints[0],
             k=manifest.settings["k"],

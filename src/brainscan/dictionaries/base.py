@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from brainscan.artifacts import Manifest, ModelRef
+from brainscan.artifacts import Manifest, ModelRef, open_artifact
 from brainscan.errors import (
+    ArtifactError,
     DictionaryMismatchError,
     UnknownDictionaryError,
     UnknownFeatureError,
@@ -29,6 +30,7 @@ from brainscan.shapes import Float, Int, Tensor
 if TYPE_CHECKING:
     from brainscan.models import LanguageModel
 
+KIND = "dictionary"
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_HOOKPOINT = "resid_post.15"
 
@@ -208,8 +210,20 @@ class Dictionary(ABC):
             ArtifactError: the files are truncated or altered.
         """
         from brainscan.dictionaries.autoencoder import Autoencoder
+        from brainscan.dictionaries.extended import Extended
 
-        return Autoencoder.read(locate(name), str(name)).to(device or "cpu")
+        folder = locate(name)
+        manifest = open_artifact(folder, kind=KIND)
+        architecture = manifest.settings.get("architecture")
+        readers: dict[str, type[Autoencoder | Extended]]
+        readers = {"autoencoder": Autoencoder, "extended": Extended}
+        if architecture not in readers:
+            raise ArtifactError(
+                f"a dictionary of architecture {' or '.join(map(repr, readers))}",
+                f"{architecture!r} in {folder}",
+                "use a newer brainscan",
+            )
+        return readers[architecture].read(folder, str(name), manifest).to(device or "cpu")
 
     @classmethod
     def for_model(cls, lm: LanguageModel, hookpoint: str | None = None) -> Dictionary:

@@ -133,6 +133,26 @@ def quick_fvu(lm: LanguageModel, dictionary: Dictionary) -> Estimate:
         return sample.fvu(sample.x - dictionary.reconstruct(sample.x))
 
 
+def fvu_by_document(
+    error: Float[Tensor, "token d"],
+    centred: Float[Tensor, "token d"],
+    documents: Int[Tensor, " token"],
+) -> Estimate:
+    """An error's share of the variance, with an interval over documents.
+
+    Args:
+        error: what is not reconstructed of each token's activation.
+        centred: the activations less their mean.
+        documents: each token's document.
+    """
+    _, place = documents.cpu().unique(return_inverse=True)
+    above, below = (
+        torch.zeros(int(place.max()) + 1).index_add_(0, place, part.square().sum(1).cpu())
+        for part in (error, centred)
+    )
+    return ratio(above.numpy(), below.numpy())
+
+
 class _Sample:
     """Activations of evenly spaced contexts, for the mean and the baselines."""
 
@@ -169,12 +189,7 @@ class _Sample:
 
     def fvu(self, error: Float[Tensor, "token d"]) -> Estimate:
         """The error's share of the variance."""
-        _, place = self.documents.unique(return_inverse=True)
-        above, below = (
-            torch.zeros(int(place.max()) + 1).index_add_(0, place, part.square().sum(1).cpu())
-            for part in (error, self.x - self.mean)
-        )
-        return ratio(above.numpy(), below.numpy())
+        return fvu_by_document(error, self.x - self.mean, self.documents)
 
 
 class _Sums:

@@ -135,7 +135,7 @@ class Trainer:
     @classmethod
     @torch.no_grad()
     def started(cls, config: TrainingConfig, first: Float[Tensor, "token d"]) -> Trainer:
-        """A trainer with mean and scale of the first chunk."""
+        """A trainer with mean and scale of the first chunk of what is to be reconstructed."""
         trainer = cls(config, first.shape[1], first.device)
         x = first.float()
         mean = x.mean(0)
@@ -161,20 +161,29 @@ class Trainer:
         done = self.tokens / self.config.tokens
         return self.config.peak_lr * min(1.0, done / 0.02 + 0.05, max(0.0, (1 - done) / 0.98))
 
-    def step(self, x: Float[Tensor, "token d"]) -> Step:
-        """One step on a batch of raw activations."""
+    def step(
+        self, x: Float[Tensor, "token d"], target: Float[Tensor, "token d"] | None = None
+    ) -> Step:
+        """One step on a batch.
+
+        Args:
+            x: raw activations.
+            target: what is to be reconstructed from them, of the scale that the trainer was
+                started with; None for ``x`` itself.
+        """
         x = x.float() / self.scale
+        target = x if target is None else target.float() / self.scale
         centred = x - self.b_dec.detach()
         support = self._support(centred)
         pre = selected_preactivations(centred, self.W_enc, self.b_enc, support, self.b_dec)
         values = pre.relu()
         x_hat = sparse_decode(values, self.W_dec, support) + self.b_dec
-        fvu = fraction_of_variance_unexplained(x, x_hat, self.mean)
+        fvu = fraction_of_variance_unexplained(target, x_hat, self.mean)
         loss = fvu
         dead = (self.tokens - self.last_fired > self.config.dead_after).nonzero().flatten()
         if dead.numel():
             error_hat = self._from_dead(centred, dead)
-            auxiliary = dead_latent_loss((x - x_hat).detach(), error_hat)
+            auxiliary = dead_latent_loss((target - x_hat).detach(), error_hat)
             loss = fvu + self.config.aux_coefficient * auxiliary
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

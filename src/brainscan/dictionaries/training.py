@@ -72,7 +72,7 @@ def _loop(
         for chunk in _filled(source.chunks(done)):
             if trainers is None:
                 trainers = {name: Trainer.started(config, x) for name, x in chunk.items()}
-            _train_on(chunk, done, trainers, config, advance)
+            train_on(chunk, done, trainers, config, advance)
             done += 1
             if _tokens(trainers) >= config.tokens:
                 break
@@ -107,20 +107,30 @@ def _check_length(tokens: int, planned: int) -> None:
         warnings.warn(f"the corpus ended after {tokens:,} of {planned:,} tokens", stacklevel=3)
 
 
-def _train_on(
+def train_on(
     chunk: Chunk,
     number: int,
     trainers: Mapping[str, Trainer],
     config: TrainingConfig,
     advance: Advance,
+    targets: Chunk | None = None,
 ) -> None:
-    """Steps on one chunk, or on as much of it as completes the run."""
+    """Steps on one chunk, or on as much of it as completes the run.
+
+    Args:
+        chunk: the activations.
+        number: the chunk's number, which with the seed gives its order.
+        trainers: one for each hookpoint.
+        config: the run's length, batch and seed.
+        advance: is told of every token done.
+        targets: what is to be reconstructed from the activations; None for themselves.
+    """
     rows = next(iter(chunk.values())).shape[0]
     seed = config.seed * 1_000_003 + number
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
     for batch in order.tensor_split(max(1, round(rows / config.batch))):
         for name, trainer in trainers.items():
-            trainer.step(chunk[name][batch])
+            trainer.step(chunk[name][batch], None if targets is None else targets[name][batch])
         advance(batch.numel())
         if _tokens(trainers) >= config.tokens:
             return

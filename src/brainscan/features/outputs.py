@@ -64,13 +64,13 @@ def outputs(
     """
     rows = dictionary.W_dec if latents is None else dictionary.W_dec[list(latents)]
     with torch.inference_mode():
-        unembedding = _unembedding(lm)
-        vocabulary = min(len(unembedding), len(lm.tokenizer))
-        unembedding = unembedding[:vocabulary]
+        tokens = unembedding(lm)
+        vocabulary = min(len(tokens), len(lm.tokenizer))
+        tokens = tokens[:vocabulary]
         limit = min(limit, vocabulary)
         parts = []
-        for chunk in rows.to(unembedding.device).float().split(_CHUNK):
-            logits = chunk @ unembedding.T
+        for chunk in rows.to(tokens.device).float().split(_CHUNK):
+            logits = chunk @ tokens.T
             up, down = logits.topk(limit), logits.topk(limit, largest=False)
             parts.append((up.indices, up.values, down.indices, down.values))
         return Outputs(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
@@ -92,7 +92,7 @@ def neighbours(dictionary: Dictionary, limit: int) -> Neighbours:
     )
 
 
-def _unembedding(lm: LanguageModel) -> Float[Tensor, "vocab d"]:
+def unembedding(lm: LanguageModel) -> Float[Tensor, "vocab d"]:
     """The unembedding with the final norm's scale in it, centred over the vocabulary."""
     weight = lm.model.get_output_embeddings().weight.float()
     norm = _final_norm(lm)

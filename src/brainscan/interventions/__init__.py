@@ -8,12 +8,14 @@ from brainscan.interventions.control import (
 )
 from brainscan.interventions.edits import (
     Ablate,
+    AblateSet,
     Add,
     Clamp,
     Edit,
     ProjectOut,
     Scale,
     Swap,
+    targets_of,
     with_dictionary,
 )
 from brainscan.interventions.effects import Effects, measure_effects, measure_effects_many
@@ -32,6 +34,7 @@ from brainscan.interventions.texts import Item, Passage, capability_items, neutr
 
 __all__ = [
     "Ablate",
+    "AblateSet",
     "Add",
     "Clamp",
     "Control",
@@ -62,5 +65,6 @@ __all__ = [
     "save_edits",
     "save_probe",
     "sign_flipped",
+    "targets_of",
     "with_dictionary",
 ]

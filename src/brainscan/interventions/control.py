@@ -7,9 +7,11 @@ moves activations as far as the original. No further layer runs to find that str
 2. Apply the original edit to them; the mean of ||x' - x|| over all real tokens is its change, of
    which nothing is counted where the edit does not act.
 3. Draw a random feature as `draws` says, until one moves the text at all: a latent that fires
-   there about as often, another neuron of the layer, or a vector of random orientation.
+   there about as often, another neuron of the layer, or a vector of random orientation. For an
+   AblateSet one is drawn for each target, none twice.
 4. Set the strength. Add and Scale change norms in proportion to the strength (the factor's distance
-   from 1), so one pass gives it; Clamp is found by bisection.
+   from 1), so one pass gives it, and so does an AblateSet whose targets all go to zero, as those of
+   a control do, wherever the edit's own go; Clamp is found by bisection.
 5. Measure the control's change the same way, so that a report can show that they match.
 
 Ablate, ProjectOut and Swap have no strength to set: their control is a Scale of the random feature
@@ -21,25 +23,26 @@ Several edits are matched one by one, each on unedited activations.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from brainscan import stats
 from brainscan.dictionaries import Dictionary
 from brainscan.errors import UsageError
+from brainscan.interventions.base import as_number
 from brainscan.interventions.batches import by_length, check_untouched, padded
-from brainscan.interventions.draws import draws
+from brainscan.interventions.draws import draw_sets, draws
 from brainscan.interventions.edits import (
     Ablate,
+    AblateSet,
     Add,
     Clamp,
     Edit,
     ProjectOut,
     Scale,
-    as_number,
     with_dictionary,
 )
 from brainscan.interventions.targets import Direction, bind
@@ -52,6 +55,8 @@ _PASSAGES = 64
 _BATCH = 8
 _HALVINGS = 40
 _LARGEST = 1e6
+
+_Matched = TypeVar("_Matched", bound=Edit)
 
 
 class MatchedEdit(NamedTuple):
@@ -87,6 +92,9 @@ def random_latent_control(
 ) -> Control:
     """The same kinds of edits on random features, at equal change of norm on neutral text.
 
+    The random targets of an `AblateSet` go towards zero, wherever its own go, and the control's
+    strength sets how far.
+
     Args:
         lm: the model.
         dictionary: whose latents to edit and to draw from; None, or at another hookpoint than an
@@ -96,8 +104,8 @@ def random_latent_control(
         passages: neutral text; the first 64 of ours when left out.
 
     Raises:
-        UsageError: no other feature acts on that text where the edit does, or the model is being
-            edited.
+        UsageError: no other feature acts on that text where the edit does, a set has more targets
+            than there are others, or the model is being edited.
     """
     check_untouched(lm, "to match controls on")
     texts = neutral_passages(_PASSAGES) if passages is None else passages
@@ -113,8 +121,8 @@ def random_latent_control(
 def sign_flipped(edits: Sequence[Edit]) -> tuple[Edit, ...]:
     """The same edits with the change of the activation turned round.
 
-    Add and Clamp change sign; a factor f becomes 2 - f; what Ablate and ProjectOut remove is added
-    once more.
+    Add, Clamp and the strength of an AblateSet change sign; a factor f becomes 2 - f; what Ablate
+    and ProjectOut remove is added once more.
 
     Args:
         edits: the edits.
@@ -177,8 +185,7 @@ def _match(lm: LanguageModel, edit: Edit, text: _Text, generator: random.Random)
     original = text.moved(lm, edit)
     wanted = float(torch.cat(original).mean())
     hookpoint = edit.attach(lm)[-1][0]
-    for target in draws(lm, edit, _acted_on(lm, replace(edit, sinks=False), text), generator):
-        control = _matched(lm, edit, target, text, wanted)
+    for control in _controls(lm, edit, text, wanted, generator):
         moved = text.moved(lm, control)
         if wanted == 0 or any(norms.any() for norms in moved):
             return MatchedEdit(control, text.estimate(original), text.estimate(moved))
@@ -186,6 +193,37 @@ def _match(lm: LanguageModel, edit: Edit, text: _Text, generator: random.Random)
         f"another feature of {hookpoint} that moves neutral text where the edit acts",
         "none",
         "edit more positions, or pass other passages",
+    )
+
+
+def _controls(
+    lm: LanguageModel, edit: Edit, text: _Text, wanted: float, generator: random.Random
+) -> Iterator[Edit]:
+    """The edit on random features, in the order to try them."""
+    x = _acted_on(lm, replace(edit, sinks=False), text)
+    if isinstance(edit, AblateSet):
+        for targets in draw_sets(lm, edit, x, generator):
+            yield _matched_set(lm, edit, targets, text, wanted)
+    else:
+        for target in draws(lm, edit, x, generator):
+            yield _matched(lm, edit, target, text, wanted)
+
+
+def _matched_set(
+    lm: LanguageModel,
+    edit: AblateSet,
+    targets: tuple[str | Direction, ...],
+    text: _Text,
+    wanted: float,
+) -> AblateSet:
+    """Other targets moved towards zero, as far as the change of norm wanted."""
+    zero = torch.zeros(len(targets))
+    return _proportional(
+        lm,
+        text,
+        wanted,
+        as_number(edit.strength),
+        lambda s: replace(edit, targets=targets, to=zero, strength=s),
     )
 
 
@@ -210,8 +248,8 @@ def _proportional(
     text: _Text,
     wanted: float,
     direction: float,
-    at: Callable[[float], Edit],
-) -> Edit:
+    at: Callable[[float], _Matched],
+) -> _Matched:
     """The edit whose change of norm, proportional to its strength, is the one wanted."""
     each = float(torch.cat(text.moved(lm, at(1.0))).mean())
     if each == 0 or wanted == 0:
@@ -269,7 +307,7 @@ def _push(lm: LanguageModel, edit: Edit) -> Add:
 def _flipped(edit: Edit) -> Edit:
     shared = {name: getattr(edit, name) for name in ("positions", "sinks", "dictionary", "maximum")}
     match edit:
-        case Add(strength=strength):
+        case Add(strength=strength) | AblateSet(strength=strength):
             return replace(edit, strength=-strength)
         case Clamp(value=value):
             return replace(edit, value=-value)
@@ -282,7 +320,8 @@ def _flipped(edit: Edit) -> Edit:
         case ProjectOut(target=str(target)):
             pass
     raise UsageError(
-        "edits with an opposite: Add, Clamp, Scale, Ablate to 0, ProjectOut of a direction",
+        "edits with an opposite: Add, Clamp, Scale, Ablate to 0, ProjectOut of a direction, "
+        "AblateSet",
         repr(edit),
         "leave it out of the sign-flipped control",
     )

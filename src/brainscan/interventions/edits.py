@@ -10,9 +10,11 @@ stands for (a latent's `activation_max`, a neuron's maximum, the token's own nor
     Ablate(target, to)        new = to, in the activation's own units: 0, or its mean
     ProjectOut(target)        x' = x - ((x - mean) . u) u, u the target's unit vector
     Swap(a, b)                a gets b's activation and b gets a's
+    AblateSet(targets, to)    new = old + strength * (to - old), for many targets at once
 
 1. The old activation is read from the vector as it is at that moment: several edits of one
-   hookpoint act in the order given, each on the former's result.
+   hookpoint act in the order given, each on the former's result. The targets of an `AblateSet` are
+   read together and written together.
 2. Only the activation changes: for a latent x' = x + (new - old) * W_dec[latent], the dictionary's
    error term kept; a neuron's coordinate is written; along a direction x' = x + (new - old) u.
 3. The change is computed in fp32 and rounded once to the model's dtype. Gradients flow through x,
@@ -26,48 +28,30 @@ several models.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from brainscan.dictionaries import Address, Dictionary
 from brainscan.errors import UsageError
-from brainscan.interventions.positions import Change, Positions, Where, check_positions, place
-from brainscan.interventions.targets import Direction, LatentTarget, Target, bind
+from brainscan.interventions.base import (
+    BaseEdit,
+    as_number,
+    check,
+    is_neutral,
+    name_of,
+    unchanged,
+)
+from brainscan.interventions.positions import Where
+from brainscan.interventions.target_sets import bind_set, check_set
+from brainscan.interventions.targets import Direction, LatentTarget
 from brainscan.models import Hook, LanguageModel
 from brainscan.shapes import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Edit:
-    """What all edits share."""
-
-    positions: Positions = "all"
-    """The tokens it acts on."""
-
-    sinks: bool = False
-    """Whether attention sinks are edited too (see `positions`)."""
-
-    dictionary: Dictionary | None = field(default=None, compare=False, repr=False)
-    """The latent's dictionary; None is the one shipped for its hookpoint."""
-
-    maximum: float | None = None
-    """A neuron's largest activation; None measures it on neutral text."""
-
-    def __post_init__(self) -> None:
-        check_positions(self.positions)
-
-    def _bind(self, lm: LanguageModel, target: str | Direction) -> Target:
-        return bind(lm, target, self.dictionary, self.maximum)
-
-    def _place(self, lm: LanguageModel, hookpoint: str, change: Change) -> list[tuple[str, Hook]]:
-        return place(lm, hookpoint, change, self.positions, self.sinks)
-
-
 @dataclass(frozen=True)
-class Add(_Edit):
+class Add(BaseEdit):
     """Adds to the activation."""
 
     target: str | Direction
@@ -78,13 +62,13 @@ class Add(_Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.target, self.strength)
+        check(self.target, self.strength)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that make the edit on this model."""
         target = self._bind(lm, self.target)
-        if _is(self.strength, 0.0):
-            return [(target.hookpoint, _unchanged)]
+        if is_neutral(self.strength, 0.0):
+            return [(target.hookpoint, unchanged)]
 
         def change(x: Tensor) -> Tensor:
             delta = (self.strength * target.unit(x)).expand(len(x))
@@ -97,7 +81,7 @@ class Add(_Edit):
 
 
 @dataclass(frozen=True)
-class Scale(_Edit):
+class Scale(BaseEdit):
     """Multiplies the activation."""
 
     target: str | Direction
@@ -108,13 +92,13 @@ class Scale(_Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.target, self.factor)
+        check(self.target, self.factor)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that make the edit on this model."""
         target = self._bind(lm, self.target)
-        if _is(self.factor, 1.0):
-            return [(target.hookpoint, _unchanged)]
+        if is_neutral(self.factor, 1.0):
+            return [(target.hookpoint, unchanged)]
 
         def change(x: Tensor) -> Tensor:
             old = target.read(x)
@@ -124,7 +108,7 @@ class Scale(_Edit):
 
 
 @dataclass(frozen=True)
-class Clamp(_Edit):
+class Clamp(BaseEdit):
     """Sets the activation to a multiple of its unit."""
 
     target: str | Direction
@@ -135,7 +119,7 @@ class Clamp(_Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.target, self.value)
+        check(self.target, self.value)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that make the edit on this model."""
@@ -148,7 +132,7 @@ class Clamp(_Edit):
 
 
 @dataclass(frozen=True)
-class Ablate(_Edit):
+class Ablate(BaseEdit):
     """Sets the activation to zero, or to a given activation such as its mean."""
 
     target: str | Direction
@@ -159,7 +143,7 @@ class Ablate(_Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.target, self.to)
+        check(self.target, self.to)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that make the edit on this model."""
@@ -173,7 +157,7 @@ class Ablate(_Edit):
 
 
 @dataclass(frozen=True)
-class ProjectOut(_Edit):
+class ProjectOut(BaseEdit):
     """Removes the component along the target's vector, whatever its activation.
 
     For a direction with a mean the component of x - mean is removed: the affine version. For a
@@ -185,7 +169,7 @@ class ProjectOut(_Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.target, 0.0)
+        check(self.target, 0.0)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that make the edit on this model."""
@@ -201,7 +185,7 @@ class ProjectOut(_Edit):
 
 
 @dataclass(frozen=True)
-class Swap(_Edit):
+class Swap(BaseEdit):
     """Exchanges two activations of the same hookpoint.
 
     Two directions need not be orthogonal: afterwards each has exactly the other's component, and
@@ -216,8 +200,8 @@ class Swap(_Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.a, 0.0)
-        _check(self.b, 0.0)
+        check(self.a, 0.0)
+        check(self.b, 0.0)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that make the edit on this model."""
@@ -225,11 +209,11 @@ class Swap(_Edit):
         if type(a) is not type(b) or a.hookpoint != b.hookpoint:
             raise UsageError(
                 "two features or two directions of one hookpoint to swap",
-                f"{_name(self.a)} and {_name(self.b)}",
+                f"{name_of(self.a)} and {name_of(self.b)}",
                 "swap like with like",
             )
         if self.a == self.b:
-            return [(a.hookpoint, _unchanged)]
+            return [(a.hookpoint, unchanged)]
         both = isinstance(self.a, Direction)
 
         def change(x: Tensor) -> Tensor:
@@ -241,13 +225,67 @@ class Swap(_Edit):
         return self._place(lm, a.hookpoint, change)
 
 
-Edit = Add | Scale | Clamp | Ablate | ProjectOut | Swap
+@dataclass(frozen=True, eq=False)
+class AblateSet(BaseEdit):
+    """Moves the activations of several targets of one hookpoint towards given ones, at once.
+
+    All are read from the vector as it comes: a dictionary encodes it once, however many latents
+    there are. Directions need not be orthogonal: at strength 1 each component is the given one
+    afterwards, and what is orthogonal to all of them is as it was.
+    """
+
+    targets: tuple[str | Direction, ...]
+    """Addresses of latents or of neurons, or directions: of one kind, at one hookpoint."""
+
+    to: Float[Tensor, " target"]
+    """The activation each one is moved to, in its own units: its mean over other text, say."""
+
+    strength: float | Float[Tensor, ""] = 1.0
+    """How far: 0 changes nothing, 1 goes all the way, -1 as far the other way."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_set(self.targets, self.to)
+        check(self.targets[0], self.strength)
+
+    def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
+        """The hooks that make the edit on this model."""
+        target_set = bind_set(lm, self.targets, self.dictionary)
+        if is_neutral(self.strength, 0.0):
+            return [(target_set.hookpoint, unchanged)]
+
+        def change(x: Tensor) -> Tensor:
+            old, to = target_set.read(x), self.to.to(x.device, torch.float32)
+            return target_set.write(x, old, self.strength * to + (1 - self.strength) * old)
+
+        return self._place(lm, target_set.hookpoint, change)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AblateSet):
+            return NotImplemented
+        return self._compared() == other._compared() and torch.equal(self.to, other.to)
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
+
+    def _compared(self) -> tuple[object, ...]:
+        return self.targets, as_number(self.strength), self.positions, self.sinks, self.maximum
+
+
+Edit = Add | Scale | Clamp | Ablate | ProjectOut | Swap | AblateSet
 """Any edit."""
 
 EDITS: dict[str, type[Edit]] = {
-    kind.__name__: kind for kind in (Add, Scale, Clamp, Ablate, ProjectOut, Swap)
+    kind.__name__: kind for kind in (Add, Scale, Clamp, Ablate, ProjectOut, Swap, AblateSet)
 }
 """Each kind of edit by its name."""
+
+
+def targets_of(edit: Edit) -> tuple[str | Direction, ...]:
+    """The addresses and directions whose activations an edit changes, in its own order."""
+    if isinstance(edit, Swap):
+        return edit.a, edit.b
+    return edit.targets if isinstance(edit, AblateSet) else (edit.target,)
 
 
 def with_dictionary(edits: Sequence[Edit], dictionary: Dictionary | None) -> tuple[Edit, ...]:
@@ -269,7 +307,7 @@ def _informed(edit: Edit, dictionary: Dictionary) -> Edit:
     where = edit.positions
     if isinstance(where, Where) and where.dictionary is None and is_its(where.condition):
         edit = replace(edit, positions=replace(where, dictionary=dictionary))
-    if edit.dictionary is None and is_its(edit.a if isinstance(edit, Swap) else edit.target):
+    if edit.dictionary is None and is_its(targets_of(edit)[0]):
         edit = replace(edit, dictionary=dictionary)
     return edit
 
@@ -287,32 +325,3 @@ def _exchange(
             "two directions that differ, to swap", "the same one twice", "choose another"
         )
     return x + (difference / apart)[:, None] * (a - b)
-
-
-def _unchanged(x: Tensor, site: object) -> Tensor:
-    return x
-
-
-def as_number(strength: float | Tensor) -> float:
-    """A strength as a plain number, cut off from any graph."""
-    return float(strength.detach() if isinstance(strength, Tensor) else strength)
-
-
-def _is(strength: float | Tensor, neutral: float) -> bool:
-    """Whether a strength is the one that changes nothing, and no gradient is asked of it."""
-    if isinstance(strength, Tensor) and strength.requires_grad:
-        return False
-    return as_number(strength) == neutral
-
-
-def _name(target: str | Direction) -> str:
-    return target if isinstance(target, str) else (target.name or f"direction@{target.hookpoint}")
-
-
-def _check(target: str | Direction, strength: float | Tensor) -> None:
-    if isinstance(target, str):
-        Address.parse(target)
-    elif not isinstance(target, Direction):
-        raise UsageError("an address or a Direction to edit", repr(target), "pass one of these")
-    if not math.isfinite(as_number(strength)):
-        raise UsageError("a finite strength", str(as_number(strength)), "choose another")

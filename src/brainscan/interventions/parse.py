@@ -23,23 +23,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainscan.dictionaries import Address
 from brainscan.errors import ArtifactError, UsageError
+from brainscan.interventions.base import as_number, name_of
 from brainscan.interventions.edits import (
     Ablate,
+    AblateSet,
     Add,
     Clamp,
     Edit,
     ProjectOut,
     Scale,
     Swap,
-    as_number,
 )
 from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.targets import Direction
 
+_NAMED = 8
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _FEATURE = r"(?:[a-z_]+\.\d+|blocks\.\d+\.[a-z_.]+)/\d+[+-]?"
 _POSITIONS = re.compile(
@@ -83,6 +86,8 @@ def parse_edit(text: str) -> Edit:
 def format_edit(edit: Edit) -> str:
     """Writes an edit so that `parse_edit` reads it back; a direction is written as its name.
 
+    An `AblateSet` is written for people alone: its first targets, how many more, and the strength.
+
     Args:
         edit: the edit.
 
@@ -109,6 +114,9 @@ def format_edit(edit: Edit) -> str:
             return f"project_out:{name}{where}"
         case Swap(a=str(a), b=str(b)):
             return f"swap:{a},{b}{where}"
+        case AblateSet(targets=targets, strength=strength):
+            words = f"{_listed(targets)} to given values x{as_number(strength):g}"
+            return f"ablate-set {words}{where}"
     raise _unwritable(edit)
 
 
@@ -229,11 +237,19 @@ def _format_positions(edit: Edit) -> str:
             return f"@{name}"
         case Span(start=start, stop=stop):
             return f"@{start}:{'' if stop is None else stop}"
-        case Where(condition=str(address), threshold=threshold, maximum=None):
+        case Where(condition=str(address), threshold=threshold, maximum=None, within="all"):
             return f"@where({Address.parse(address)}>{float(threshold)!r}x)"
-        case Where(condition=Probe(direction=Direction(name=str(name))), threshold=score) if name:
+        case Where(
+            condition=Probe(direction=Direction(name=str(name))), threshold=score, within="all"
+        ) if name:
             return f"@where({name}>{float(score)!r})"
     raise _unwritable(edit)
+
+
+def _listed(targets: Sequence[str | Direction]) -> str:
+    names = ",".join(map(name_of, targets[:_NAMED]))
+    more = len(targets) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def _unknown(text: str) -> UsageError:

@@ -3,7 +3,8 @@
 - ``"all"``, ``"prompt"``, ``"response"``;
 - ``Span(start, stop)``: positions counted from the first token of the sequence;
 - ``Where(condition, threshold)``: tokens where a feature or a probe passes a threshold, read at
-  the edit's own hookpoint or at an earlier one, token by token.
+  the edit's own hookpoint or at an earlier one, token by token; with ``within`` only those of the
+  prompt or of the response.
 
 Attention sinks, as `sinks` tells them, are left out unless an edit says ``sinks=True`` or names
 them by a ``Span``: the first token of a sequence and any other with a norm far above the usual. An
@@ -25,6 +26,7 @@ from brainscan.interventions.targets import Direction, bind
 from brainscan.models import Hook, LanguageModel, Site
 from brainscan.shapes import Bool, Float, Tensor
 
+_NAMES = ("all", "prompt", "response")
 _STAGES = ("resid_pre", "attn_out", "neurons", "mlp_out", "resid_post")
 
 
@@ -74,9 +76,13 @@ class Where:
     maximum: float | None = None
     """A neuron's largest activation; None measures it on neutral text."""
 
+    within: Literal["all", "prompt", "response"] = "all"
+    """The tokens on which the condition counts; on others it is taken as not met."""
+
     def __post_init__(self) -> None:
         if isinstance(self.condition, str):
             Address.parse(self.condition)
+        check_positions(self)
 
 
 Positions = Literal["all", "prompt", "response"] | Span | Where
@@ -85,7 +91,13 @@ Positions = Literal["all", "prompt", "response"] | Span | Where
 
 def check_positions(positions: object) -> None:
     """Refuses what is no choice of positions."""
-    if isinstance(positions, Span | Where) or positions in ("all", "prompt", "response"):
+    if isinstance(positions, Where) and positions.within not in _NAMES:
+        raise UsageError(
+            "a condition within 'all', 'prompt' or 'response'",
+            repr(positions.within),
+            "choose one of these",
+        )
+    if isinstance(positions, Span | Where) or positions in _NAMES:
         return
     raise UsageError(
         "positions 'all', 'prompt', 'response', a Span or a Where",
@@ -119,7 +131,7 @@ def place(
 
         def conditional(x: Tensor, site: Site) -> Tensor:
             passed = _passes(x, site, score, positions.threshold)
-            return _apply(x, passed & _chosen(x, site, "all", sinks), change)
+            return _apply(x, passed & _chosen(x, site, positions.within, sinks), change)
 
         return [(hookpoint, conditional)]
     if _order(read_at) >= _order(hookpoint):
@@ -133,7 +145,7 @@ def place(
         return x
 
     def edit(x: Tensor, site: Site) -> Tensor:
-        return _apply(x, seen[0].to(x.device) & _chosen(x, site, "all", sinks), change)
+        return _apply(x, seen[0].to(x.device) & _chosen(x, site, positions.within, sinks), change)
 
     return [(read_at, read), (hookpoint, edit)]
 

@@ -2,7 +2,8 @@
 
 `edits.json` lists the edits in their order, each with its kind, its fields and its positions;
 a direction stands there by its number, its tensors are in `directions.safetensors` as
-``<number>.vector`` and ``<number>.mean``. A dictionary that was passed with an edit is kept by its
+``<number>.vector`` and ``<number>.mean``; so do the values of an `AblateSet`, as
+``<number>.values``. A dictionary that was passed with an edit is kept by its
 name and loaded again by it. The manifest's parents are the dictionaries' digests, those of shipped
 ones that edits resolve to on their model among them; loading compares them with what is there.
 """
@@ -13,6 +14,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from brainscan.artifacts import Manifest, ModelRef
 from brainscan.dictionaries import Address, Dictionary
 from brainscan.dictionaries.base import locate
 from brainscan.errors import ArtifactError, UnknownDictionaryError
-from brainscan.interventions.edits import EDITS, Edit, Swap, as_number
+from brainscan.interventions.base import as_number
+from brainscan.interventions.edits import EDITS, Edit, targets_of
 from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.targets import Direction
 from brainscan.shapes import Tensor
@@ -123,11 +126,11 @@ class _Writer:
         self.tensors: dict[str, Tensor] = {}
         self.hookpoints: set[str] = set()
         self.parents: dict[str, str] = {}
-        self._directions = 0
+        self._numbers = count()
 
     def edit(self, edit: Edit) -> dict[str, Any]:
         if edit.dictionary is None:
-            for target in (edit.a, edit.b) if isinstance(edit, Swap) else (edit.target,):
+            for target in targets_of(edit):
                 self._shipped(target)
         if isinstance(edit.positions, Where) and edit.positions.dictionary is None:
             self._shipped(edit.positions.condition)
@@ -141,12 +144,18 @@ class _Writer:
         if self.model is None or not isinstance(target, str):
             return
         name = f"{self.model.id.split('+')[0]}/{Address.parse(target).hookpoint}"
-        manifest = _manifest(name)
+        manifest = None if name in self.parents else _manifest(name)
         if manifest is not None:
             self.parents[name] = manifest.digest
 
     def _value(self, value: Any) -> Any:
         match value:
+            case tuple():
+                return [self._value(part) for part in value]
+            case Tensor() if value.ndim:
+                number = next(self._numbers)
+                self.tensors[f"{number}.values"] = value.detach().cpu().clone()
+                return {"values": number}
             case Tensor():
                 return as_number(value)
             case Direction():
@@ -167,8 +176,7 @@ class _Writer:
         return value
 
     def _direction(self, direction: Direction) -> dict[str, Any]:
-        number = self._directions
-        self._directions += 1
+        number = next(self._numbers)
         self.hookpoints.add(direction.hookpoint)
         self.tensors[f"{number}.vector"] = direction.vector.detach().cpu().clone()
         if direction.mean is not None:
@@ -194,8 +202,12 @@ class _Reader:
     def _value(self, name: str, value: Any) -> Any:
         if name == "dictionary":
             return self._dictionary(value)
+        if isinstance(value, list):
+            return tuple(self._value(name, part) for part in value)
         if not isinstance(value, dict):
             return value
+        if "values" in value:
+            return self.tensors[f"{value['values']}.values"]
         if "direction" in value:
             return self._direction(value)
         if "probe" in value:

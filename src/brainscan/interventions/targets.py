@@ -245,7 +245,7 @@ def bind(
     address = Address.parse(target)
     hookpoint = lm.resolve(address.hookpoint)
     if hookpoint.startswith(_NEURONS):
-        _check_index(address, lm.width(hookpoint), "neurons")
+        check_index(address, lm.width(hookpoint), "neurons")
         if maximum is None:
             maximum = neuron_maxima(lm, hookpoint).of(address.index, address.sign)
         return NeuronTarget(hookpoint, address.index, address.sign, maximum)
@@ -257,7 +257,7 @@ def bind(
             f"{found.name}, of {found.hookpoint}",
             "pass the dictionary that the address belongs to",
         )
-    _check_index(address, found.n_latents, "latents")
+    check_index(address, found.n_latents, "latents")
     return LatentTarget(hookpoint, found, address.index)
 
 
@@ -280,7 +280,12 @@ def _bind_direction(lm: LanguageModel, direction: Direction) -> DirectionTarget:
     return DirectionTarget(hookpoint, direction)
 
 
-def _check_index(address: Address, n: int, what: str) -> None:
+def check_index(address: Address, n: int, what: str) -> None:
+    """Refuses an address whose index is not below ``n``.
+
+    Raises:
+        UnknownFeatureError: it is not.
+    """
     if address.index >= n:
         raise UnknownFeatureError(
             f"one of the {n} {what} {address.hookpoint}/0 to {address.hookpoint}/{n - 1}",

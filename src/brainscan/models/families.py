@@ -73,6 +73,9 @@ SCALES = ("residual_multiplier", "layer_scalar", "resid_scale")
 SITES = ("resid_pre", "resid_post", "attn_out", "mlp_out", "neurons")
 """The kinds of hookpoints."""
 
+COMPUTED = ("resid_pre", "attn_out", "neurons", "mlp_out", "resid_post")
+"""The same kinds, in the order in which a layer computes them."""
+
 _TRANSFORMER_LENS = {
     "hook_resid_pre": "resid_pre",
     "hook_resid_post": "resid_post",
@@ -159,6 +162,12 @@ def resolve(anatomy: Anatomy, hookpoint: str) -> str:
         f"'{hookpoint}'",
         f"choose one that is listed, for example '{next(iter(anatomy.places))}'",
     )
+
+
+def order(hookpoint: str) -> tuple[int, int]:
+    """Where a hookpoint, by its canonical name, stands in the order of computation."""
+    site, layer = hookpoint.rsplit(".", 1)
+    return int(layer), COMPUTED.index(site)
 
 
 def summary(anatomy: Anatomy) -> str:

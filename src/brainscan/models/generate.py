@@ -187,7 +187,7 @@ class _Run:
         run: dict[Any, PromptState] = {}  # the store may let go of some before all have run
         states = []
         for row in rows:
-            prompt = Prompt(tuple(row.prompt), row.edits)
+            prompt = _prompt(row)
             known = prompt.key in run or store.holds(prompt, self.keep)
             if prompt.key not in run:
                 run[prompt.key] = store.run(self.lm, prompt, self.keep)
@@ -270,8 +270,14 @@ class _Run:
 
 def _pays(lm: LanguageModel, rows: Sequence[Row], store: PromptStore | None) -> bool:
     """Whether to hold prompts once: always with a store, else where most rows share theirs."""
-    distinct = len({Prompt(tuple(row.prompt), row.edits).key for row in rows})
+    distinct = len({_prompt(row).key for row in rows})
     return (store is not None or 2 * distinct <= len(rows)) and may_share(lm)
+
+
+def _prompt(row: Row) -> Prompt:
+    """A row's prompt; edits that act on the answer alone make no other prompt of it."""
+    acting = (edit for edit in row.edits if getattr(edit, "acts_on_prompt", True))
+    return Prompt(tuple(row.prompt), tuple(acting))
 
 
 def _end_tokens(lm: LanguageModel) -> set[int]:

@@ -47,9 +47,15 @@ class Site:
 
     def rows(self, index: Tensor) -> Site:
         """The site of some of the batch's rows."""
-        return Site(
-            self.hookpoint, self.positions[index], self.is_prompt[index], self.tokens[index]
-        )
+        return self._part(index)
+
+    def columns(self, index: slice) -> Site:
+        """The site of some of the batch's columns."""
+        return self._part((slice(None), index))
+
+    def _part(self, index: Any) -> Site:
+        parts = (self.positions, self.is_prompt, self.tokens)
+        return Site(self.hookpoint, *(part[index] for part in parts))
 
 
 Hook: TypeAlias = Callable[[Tensor, Site], Tensor]
@@ -264,6 +270,13 @@ def _register(
 @dataclass(frozen=True)
 class _PerRow:
     interventions: tuple[tuple[Intervention, ...], ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.interventions)
+
+    def for_rows(self, index: Sequence[int]) -> Intervention:
+        return _PerRow(tuple(self.interventions[row] for row in index))
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         groups: dict[tuple[int, ...], list[int]] = {}

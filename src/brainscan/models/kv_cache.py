@@ -7,8 +7,10 @@ it.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -70,11 +72,54 @@ class BufferLayer(DynamicLayer):
             new[:, :, : self.length] = old[indices.to(old.device), :, : self.length]
             setattr(self, name, new)
 
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first tokens; what comes is written over the others."""
+        self.length = length
+
     def _first_seen(self) -> int:
         return max(0, self.length + 1 - self.sliding_window) if self.sliding_window else 0
 
     def _buffer(self, like: Tensor, rows: int) -> Tensor:
         return like.new_empty((rows, like.shape[1], self.capacity, like.shape[3]))
+
+
+class _ReadOnlyLayer(BufferLayer):
+    """Another layer's keys and values, which new ones follow in tensors of their own."""
+
+    def __init__(self, layer: BufferLayer) -> None:
+        super().__init__(layer.capacity, layer.sliding_window)
+        self.length = layer.length
+        if layer.is_initialized:
+            self.keys, self.values = layer.keys, layer.values
+            self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The states of all tokens that the new ones may attend to; called once."""
+        start, past = self._first_seen(), self.length
+        self.length = past + key_states.shape[-2]
+        if past == 0:
+            return key_states, value_states
+        return (
+            torch.cat([self.keys[:, :, start:past], key_states], dim=2),
+            torch.cat([self.values[:, :, start:past], value_states], dim=2),
+        )
+
+
+def read_only(cache: DynamicCache) -> DynamicCache:
+    """A cache for one forward pass that goes on from another of `BufferLayer`.
+
+    Gradients flow through what the pass adds, and the other cache stays as it is.
+    """
+    new = copy.copy(cache)
+    new.layers = [_ReadOnlyLayer(layer) for layer in buffers(cache)]
+    return new
+
+
+def buffers(cache: DynamicCache) -> list[BufferLayer]:
+    """The layers of a cache that are `BufferLayer`."""
+    return [layer for layer in cache.layers if isinstance(layer, BufferLayer)]
 
 
 def make_cache(config: PreTrainedConfig, capacity: int) -> DynamicCache:

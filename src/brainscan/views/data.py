@@ -202,7 +202,8 @@ class StretchView:
     text: str
     """Its text."""
     kind: str = ""
-    """What it is: an action's kind, ``thought`` for what was only thought; empty for plain text."""
+    """What it is: an action's kind, ``thought`` for what was only thought, ``decision`` for the
+    decision token; empty for plain text."""
     label: str = ""
     """A few words to put before it."""
 
@@ -223,6 +224,76 @@ class TranscriptView:
     """The answer, with what was done in it marked."""
     stages: tuple[tuple[str, bool], ...]
     """Names of stages, and whether it passed them."""
+
+
+@dataclass(frozen=True)
+class VerdictView:
+    """What is said of a claim, and why."""
+
+    claim: str
+    """The claim, in plain words."""
+    status: str
+    """``supported``, ``not supported`` or ``inconclusive``."""
+    reason: str
+    """What the verdict rests on, in a sentence."""
+    details: tuple[str, ...] = ()
+    """More on it, to be unfolded."""
+
+
+@dataclass(frozen=True)
+class LocationView:
+    """How much of an effect is recovered by patching one place."""
+
+    title: str
+    """What it shows, in words."""
+    rows: tuple[str, ...]
+    """Hookpoints or layers."""
+    columns: tuple[str, ...]
+    """Positions: the tokens' texts, or names of spans."""
+    values: tuple[tuple[float | None, ...], ...]
+    """For each row the share recovered at each position; None where nothing was measured."""
+    marked: tuple[tuple[int, int], ...] = ()
+    """The cells that were chosen, as numbers of row and column."""
+    note: str = ""
+    """What else to say of it, below."""
+
+
+@dataclass(frozen=True)
+class ArmView:
+    """An arm of an experiment: what it leaves of the harm, and what it costs."""
+
+    name: str
+    """Which arm it is."""
+    kind: str
+    """What kind of arm, such as "features, steered"; those of a kind share colour and symbol."""
+    harmful: Estimate
+    """The harmful rate under it."""
+    cost: Estimate
+    """KL on neutral text, in nats per token."""
+    notes: tuple[str, ...] = ()
+    """Short remarks for the table."""
+    control: bool = False
+    """Whether it is a control, drawn in grey."""
+    chosen: bool = False
+    """Whether it is the arm that was chosen, drawn with a ring."""
+    random: bool = False
+    """Whether it edits features drawn at random; such arms are many, drawn small and unnamed."""
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """An answer without and with an edit."""
+
+    title: str
+    """Which one it is."""
+    before: tuple[StretchView, ...]
+    """The untouched answer; the decision token is a stretch of the kind ``decision``."""
+    after: tuple[StretchView, ...]
+    """The answer under the edit."""
+    labels: tuple[str, str] = ("untouched", "edited")
+    """What to call the two."""
+    figures: tuple[str, str] = ("", "")
+    """A line of figures below each."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,13 @@ def token_text(text: str, *, breaks: bool) -> Html:
     return Html(escaped.replace("\t", mark.format("⇥", "\t" if breaks else " ")))
 
 
+def token_label(text: str) -> str:
+    """A token's text on one line, line breaks, tabs and mere spaces shown: a name, not yet HTML."""
+    if not text.strip(" "):
+        return "␣" * len(text) or "(empty)"
+    return text.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
+
+
 def parted(text: str) -> tuple[str, str]:
     """A token's leading spaces and the rest, so that colour is not put on the space before a word.
 

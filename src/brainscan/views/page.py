@@ -50,7 +50,7 @@ def page(
         f"{_header(title, subtitle, facts)}{_contents(sections, names)}"
         f'<main id="content">{body}</main>'
         f"<footer><p>{escape(footer)}</p><p>Made by brainscan. This page is one file and loads "
-        f"nothing from elsewhere.</p></footer><script>{asset('strip.js')}</script>"
+        f"nothing from elsewhere.</p></footer>{_scripts()}"
         f"{plots if has_plot else ''}</body></html>\n"
     )
 
@@ -58,9 +58,12 @@ def page(
 def fragment(body: Html) -> Html:
     """A view with its style and script, to show itself in a notebook's cell."""
     return Html(
-        f'<div class="bs bs-fragment"><style>{asset("report.css")}</style>{body}'
-        f"<script>{asset('strip.js')}</script></div>"
+        f'<div class="bs bs-fragment"><style>{asset("report.css")}</style>{body}{_scripts()}</div>'
     )
+
+
+def _scripts() -> str:
+    return f"<script>{asset('strip.js')}{asset('location.js')}</script>"
 
 
 def _names(sections: Sequence[Section]) -> list[str]:

@@ -28,7 +28,6 @@ def strength_response_plot(
         reference: the measure without any edit, drawn as a thin line.
     """
     figure = _figure(curves, measure, reference)
-    data = json.loads(str(figure.to_json()))
     headings = ["strength", *(curve.name for curve in curves)]
     strengths = sorted({s for curve in curves for s in curve.strengths})
     by_strength = [dict(zip(curve.strengths, curve.estimates, strict=True)) for curve in curves]
@@ -39,11 +38,63 @@ def strength_response_plot(
         ]
         for s in strengths
     ]
+    return drawn(figure, title, folded_figures(table(headings, rows)))
+
+
+def drawn(figure: Any, title: str, below: Html) -> Html:
+    """A plot under its title, for plotly to draw.
+
+    Args:
+        figure: plotly's figure.
+        title: what the plot shows, in words.
+        below: its figures, for those who read rather than look.
+    """
+    data = json.loads(str(figure.to_json()))
     return Html(
         f'{PLOT}><figcaption>{escape(title)}</figcaption><div class="bs-canvas" role="img" '
         f'aria-label="{escape(title)}; the figures follow in a table"></div>{script_data(data)}'
-        f"<details><summary>The figures</summary>{table(headings, rows)}</details></figure>"
+        f"{below}</figure>"
     )
+
+
+def folded_figures(body: Html) -> Html:
+    """A plot's figures, to be unfolded below it."""
+    return Html(f"<details><summary>The figures</summary>{body}</details>")
+
+
+def plot_text(text: str) -> str:
+    """Text inside a plot: plotly reads tags in it, and knows quotation marks by number only."""
+    return escape(text).replace("&quot;", "&#34;")
+
+
+def axis(title: str, **settings: Any) -> dict[str, Any]:
+    """An axis as all plots have it, with settings of its own."""
+    named = {"text": plot_text(title), "standoff": 8}
+    return {"automargin": True, "zeroline": False, "ticks": "", "title": named} | settings
+
+
+def lay_out(figure: Any, x: dict[str, Any], y: dict[str, Any], **settings: Any) -> None:
+    """Gives a figure the look that all plots have.
+
+    Args:
+        figure: plotly's figure, changed in place.
+        x: the horizontal axis.
+        y: the vertical one.
+        settings: what else to set in its layout.
+    """
+    figure.update_layout(
+        template="none",
+        height=360,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 13, "family": "inherit"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hoverlabel={"align": "left"},
+        xaxis=x,
+        yaxis=y,
+    )
+    figure.update_layout(**settings)
 
 
 def plotly_script() -> str:
@@ -64,20 +115,8 @@ def _figure(curves: Sequence[CurveView], measure: str, reference: float | None) 
             figure.add_trace(trace)
     if reference is not None:
         figure.add_hline(y=reference, line={"width": 1, "dash": "dot", "color": GREY})
-    axis = {"automargin": True, "zeroline": False, "ticks": "", "title": {"standoff": 8}}
-    figure.update_layout(
-        template="none",
-        height=360,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"size": 13, "family": "inherit"},
-        hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis=axis
-        | {"title": {"text": "strength, in multiples of the maximum"}, "showgrid": False},
-        yaxis=axis | {"title": {"text": measure}},
-    )
+    strength = axis("strength, in multiples of the maximum", showgrid=False)
+    lay_out(figure, strength, axis(measure), hovermode="x unified")
     return figure
 
 
@@ -102,7 +141,7 @@ def _traces(curve: CurveView, colour: str) -> list[Any]:
     line = go.Scatter(
         x=x,
         y=value,
-        name=escape(curve.name),
+        name=plot_text(curve.name),
         mode="lines+markers",
         legendgroup=curve.name,
         line={"color": colour, "width": 2.5, "dash": "dash" if curve.control else "solid"},

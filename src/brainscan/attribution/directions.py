@@ -1,0 +1,183 @@
+"""Dense rivals of a set of features: single directions at a hookpoint, from the same data.
+
+With x the activations at the decision, harmful ones and harmless ones of twins:
+
+- difference of means: mean(harmful) - mean(harmless);
+- difference in differences, where two factors are crossed and harm needs both:
+  mean(11) - mean(10) - mean(01) + mean(00). A plain difference also holds what one factor alone
+  changes, which is only its topic;
+- logistic probe: the weights of a logistic regression with an L2 penalty, on standardised x;
+- PCA: the first principal component of x, turned towards harmful;
+- output direction: the harmful tokens' rows of the unembedding less the harmless ones'; only at
+  hookpoints that write into the residual stream.
+
+Each comes with where harmful and harmless activations lie on it, so that an edit can move one to
+the other (`AblateSet`), and a detector with the midpoint as threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from brainscan.attribution.contexts import Context
+from brainscan.features.outputs import unembedding
+from brainscan.interventions import Direction, Probe
+from brainscan.models import LanguageModel
+from brainscan.shapes import Bool, Float, Tensor
+
+_PENALTY = 1e-2
+_ROUNDS = 200
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A direction, and where activations lie on it."""
+
+    kind: str
+    """How it was made."""
+    direction: Direction
+    """The direction."""
+    harmful: float
+    """The mean component of harmful activations along its unit vector."""
+    harmless: float
+    """The mean component of harmless ones."""
+    separates: float
+    """The share of pairs of a harmful and a harmless activation that it orders rightly (AUROC)."""
+
+    @property
+    def probe(self) -> Probe:
+        """A detector that fires past the midpoint of the two means."""
+        unit = F.normalize(self.direction.vector.float(), dim=0)
+        sign = 1.0 if self.harmful >= self.harmless else -1.0
+        middle = (self.harmful + self.harmless) / 2
+        return Probe(
+            Direction(self.direction.hookpoint, sign * unit, name=f"{self.kind} detector"),
+            bias=-sign * middle,
+        )
+
+
+def dense_directions(
+    lm: LanguageModel,
+    hookpoint: str,
+    x: Float[Tensor, "context d"],
+    contexts: Sequence[Context],
+    target: tuple[str, ...],
+) -> list[Dense]:
+    """All of them, at a hookpoint.
+
+    Args:
+        lm: the model, for the output direction.
+        hookpoint: where.
+        x: the activations at each context's last token.
+        contexts: the contexts.
+        target: the cell in which harm is done; the others hold its twins.
+    """
+    x = x.float()
+    harm = torch.tensor([one.cell == target for one in contexts])
+    made = {
+        "difference of means": x[harm].mean(0) - x[~harm].mean(0),
+        "difference in differences": interaction(x, contexts, target),
+        "logistic probe": _logistic(x, harm),
+        "first principal component": _principal(x),
+        "output direction": _output(lm, contexts) if x.shape[1] == lm.d_model else None,
+    }
+    return [
+        _dense(kind, hookpoint, vector.to(x.device), x, harm)
+        for kind, vector in made.items()
+        if vector is not None and float(vector.norm()) > 0
+    ]
+
+
+def interaction(
+    x: Float[Tensor, "context _"], contexts: Sequence[Context], target: tuple[str, ...]
+) -> Float[Tensor, " _"] | None:
+    """The difference in differences of means; None unless two factors are crossed.
+
+    Args:
+        x: a vector for each context.
+        contexts: the contexts.
+        target: the cell in which harm is done.
+    """
+    if len(target) != 2:
+        return None
+    means: dict[tuple[bool, bool], Tensor] = {}
+    for first in (True, False):
+        for second in (True, False):
+            kept = torch.tensor(
+                [
+                    (one.cell[0] == target[0]) == first and (one.cell[1] == target[1]) == second
+                    for one in contexts
+                ]
+            )
+            if not kept.any():
+                return None
+            means[first, second] = x[kept].mean(0)
+    return means[True, True] - means[True, False] - means[False, True] + means[False, False]
+
+
+def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float:
+    """The share of pairs of a positive and a negative whose scores are in order; ties are halves.
+
+    Args:
+        scores: of each.
+        positive: which are positive.
+    """
+    above, below = scores[positive], scores[~positive]
+    if not len(above) or not len(below):
+        return float("nan")
+    difference = above[:, None] - below[None]
+    return float(((difference > 0).float() + (difference == 0).float() / 2).mean())
+
+
+def _dense(
+    kind: str, hookpoint: str, vector: Tensor, x: Float[Tensor, "context d"], harm: Tensor
+) -> Dense:
+    components = x @ F.normalize(vector, dim=0)
+    return Dense(
+        kind,
+        Direction(hookpoint, vector.detach(), name=kind),
+        float(components[harm].mean()),
+        float(components[~harm].mean()),
+        max(auroc(components, harm), auroc(-components, harm)),
+    )
+
+
+def _logistic(x: Float[Tensor, "context d"], harm: Bool[Tensor, " context"]) -> Tensor | None:
+    if not harm.any() or harm.all():
+        return None
+    spread = x.std(0).clamp_min(1e-6)
+    scaled = (x - x.mean(0)) / spread
+    targets = harm.float().to(x.device)
+    balance = (~harm).sum() / harm.sum()
+    weight = torch.zeros(x.shape[1] + 1, device=x.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight], max_iter=_ROUNDS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        logits = scaled @ weight[:-1] + weight[-1]
+        found = (
+            F.binary_cross_entropy_with_logits(logits, targets, pos_weight=balance.to(x.device))
+            + _PENALTY * weight[:-1].square().sum() / 2
+        )
+        found.backward()
+        return found
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    return weight.detach()[:-1] / spread
+
+
+def _principal(x: Float[Tensor, "context d"]) -> Tensor:
+    components: Tensor = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh
+    return components[0]
+
+
+def _output(lm: LanguageModel, contexts: Sequence[Context]) -> Tensor:
+    rows = unembedding(lm).detach()
+    harmful = sorted({token for one in contexts for token in one.harmful})
+    harmless = sorted({token for one in contexts for token in one.harmless})
+    return rows[harmful].mean(0) - rows[harmless].mean(0)

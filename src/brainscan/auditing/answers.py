@@ -1,0 +1,133 @@
+"""What the model answers in each arm of an audit, written down as it comes.
+
+1. All arms of a step run as rows of the same batches: a question's rows stand together, so that
+   they share its prompt, and have the same noise, so that they differ by their edits alone.
+2. Each finished batch is added to a journal, a line per answer; a killed audit reads it and asks
+   what is missing. A line that was cut off is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainscan.auditing.design import Question
+from brainscan.auditing.kept import add_lines, read_lines
+from brainscan.interventions import Edit
+from brainscan.models import LanguageModel
+from brainscan.models.generate import Sampling, generate
+from brainscan.models.prefixes import PromptStore
+from brainscan.progress import progress
+from brainscan.stress.base import StressTest
+
+_ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and what came of it."""
+
+    question: Question
+    """What was asked."""
+    prompt: tuple[int, ...]
+    """The prompt's tokens."""
+    response: tuple[int, ...]
+    """The answer's, the one that ended it among them."""
+    text: str
+    """The answer."""
+    ended: bool
+    """Whether the model ended it itself."""
+    stages: Mapping[str, bool]
+    """Which stages it passed."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether it is known what the model did."""
+        return self.stages["parsed"]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it passed the last stage, such as harm."""
+        return self.scored and list(self.stages.values())[-1]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting that answers are given under."""
+
+    name: str
+    """What it is called."""
+    edits: tuple[Edit, ...] = ()
+    """What is changed meanwhile."""
+    questions: tuple[Question, ...] = ()
+    """What is asked."""
+
+
+def ask(
+    lm: LanguageModel,
+    test: StressTest,
+    arms: Sequence[Arm],
+    sampling: Sampling,
+    journal: Path,
+    label: str,
+) -> dict[str, list[Answered]]:
+    """Lets every arm answer its questions, or what is missing of them.
+
+    Args:
+        lm: the model.
+        test: says which stages an answer passed.
+        arms: the arms, with names of their own.
+        sampling: how tokens are drawn; its seed is added to each question's.
+        journal: the file to write down answers in, and to find those of a run that was stopped.
+        label: what the progress bar says.
+    """
+    found = {(line["arm"], line["question"]): line for line in read_lines(journal)}
+    wanted = [(arm, question) for arm in arms for question in arm.questions]
+    missing = [(arm, q) for arm, q in wanted if (arm.name, q.id) not in found]
+    # A question's rows stand together, longest prompts first, as `generate` would have them.
+    prompts = {
+        question.id: tuple(lm.chat_tokens(test.prompt(question.asked).messages))
+        for _, question in wanted
+    }
+    missing.sort(key=lambda row: (-len(prompts[row[1].id]), row[1].id))
+    store = PromptStore()
+    with progress(label, len(wanted), "answers") as advance:
+        advance(len(wanted) - len(missing))
+        for start in range(0, len(missing), _ROWS_AT_ONCE):
+            rows = missing[start : start + _ROWS_AT_ONCE]
+            written = generate(
+                lm,
+                [prompts[question.id] for _, question in rows],
+                sampling,
+                edits=[arm.edits for arm, _ in rows],
+                seeds=[question.seed + sampling.seed for _, question in rows],
+                store=store,
+            )
+            lines = []
+            for (arm, question), made in zip(rows, written, strict=True):
+                line = {
+                    "arm": arm.name,
+                    "question": question.id,
+                    "response": made.tokens,
+                    "text": made.text,
+                    "ended": made.stop_reason == "stop",
+                }
+                found[arm.name, question.id] = line
+                lines.append(line)
+            add_lines(journal, lines)
+            advance(len(rows))
+    answers: dict[str, list[Answered]] = {arm.name: [] for arm in arms}
+    for arm, question in wanted:
+        line = found[arm.name, question.id]
+        answers[arm.name].append(_answered(test, question, prompts[question.id], line))
+    return answers
+
+
+def _answered(
+    test: StressTest, question: Question, prompt: tuple[int, ...], line: Mapping[str, Any]
+) -> Answered:
+    text, ended = str(line["text"]), bool(line["ended"])
+    stages = test.passed(question.asked, text, ended=ended)
+    return Answered(question, prompt, tuple(line["response"]), text, ended, stages)

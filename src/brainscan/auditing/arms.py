@@ -1,0 +1,258 @@
+"""The arms of a screen: what is edited, where, and how strongly.
+
+An arm moves some coordinates of a hookpoint's activation from where they are towards their mean
+over harmless contexts (`AblateSet`): a set of latents or neurons, or the component along a
+direction. At a strength of 1 they have that mean; -1 is the same change the other way round.
+
+Each is tried at two places: at every token of the answer, and only where a detector of the decision
+fires. The detector is the difference of means with the midpoint as threshold, the same for all
+arms, so that what differs is what is edited.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from brainscan.attribution import Context, Dense, Ranked
+from brainscan.attribution.ranking import is_target
+from brainscan.dictionaries import Address, Dictionary
+from brainscan.interventions import AblateSet, Direction, Edit, Positions, Probe, Where
+from brainscan.shapes import Float, Tensor
+
+ANSWER, DECISION = "every token of the answer", "where the detector fires"
+"""Where an arm's edit acts."""
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""How many features a set has."""
+
+GENERAL, EXTENDED, NEURONS, DENSE = "features", "features, extended", "neurons", "direction"
+RANDOM, REPLACED = "random features", "directions in place of the extension"
+"""Kinds of arms."""
+
+_NEAREST = 20
+_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What an arm edits, before its strength is chosen."""
+
+    name: str
+    """What it is called."""
+    kind: str
+    """Its kind."""
+    where: str
+    """`ANSWER` or `DECISION`."""
+    size: int
+    """How many coordinates it moves."""
+    at: Callable[[float], tuple[Edit, ...]]
+    """Its edits at a strength."""
+    features: tuple[str, ...] = ()
+    """The features that it edits, if it is a set of such."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What arms at a hookpoint are made of: the discovery contexts' activations there."""
+
+    hookpoint: str
+    """Where."""
+    x: Float[Tensor, "context d"]
+    """The activations at the decision."""
+    contexts: tuple[Context, ...]
+    """The contexts."""
+    target: tuple[str, ...]
+    """The cell in which harm is done."""
+    detector: Probe
+    """Fires at the decision."""
+
+    @property
+    def harmful(self) -> Float[Tensor, "context d"]:
+        """The activations of the target's contexts."""
+        return self.x[is_target(self.contexts, self.target)]
+
+    @property
+    def harmless(self) -> Float[Tensor, "context d"]:
+        """The activations of the others."""
+        return self.x[~is_target(self.contexts, self.target)]
+
+
+def feature_sets(
+    material: Material, ranked: Sequence[Ranked], dictionary: Dictionary | None, kind: str
+) -> list[Candidate]:
+    """Sets of the features that matter most, of each size, at both places.
+
+    Args:
+        material: what the means are taken over.
+        ranked: the features, those that matter most first.
+        dictionary: the latents' dictionary; None for neurons.
+        kind: what the arms are called.
+    """
+    sizes = sorted({min(size, len(ranked)) for size in SIZES if ranked})
+    found = []
+    for size in sizes:
+        names = tuple(one.address for one in ranked[:size])
+        to = torch.tensor([one.harmless for one in ranked[:size]])
+        found += _both(material, f"top {size} {kind}", kind, names, to, dictionary, names)
+    return found
+
+
+def dense_arms(material: Material, found: Sequence[Dense]) -> list[Candidate]:
+    """An arm for each direction, at both places.
+
+    Args:
+        material: what the means are taken over.
+        found: the directions.
+    """
+    arms = []
+    for dense in found:
+        to = torch.tensor([dense.harmless])
+        arms += _both(material, dense.kind, DENSE, (dense.direction,), to, None)
+    return arms
+
+
+def subspace_arms(
+    material: Material,
+    rows: Float[Tensor, "n d"],
+    name: str,
+    kind: str = REPLACED,
+) -> list[Candidate]:
+    """An arm that moves the components along several vectors.
+
+    Args:
+        material: what the means are taken over.
+        rows: the vectors.
+        name: what they are.
+        kind: the arm's kind.
+    """
+    directions = tuple(
+        Direction(material.hookpoint, row, name=f"{name} {n}") for n, row in enumerate(rows)
+    )
+    to = material.harmless.mean(0) @ F.normalize(rows.float(), dim=1).T
+    return _both(material, name, kind, directions, to.cpu(), None)
+
+
+def random_sets(
+    material: Material, chosen: Candidate, dictionary: Dictionary | None, n: int, seed: int
+) -> list[Candidate]:
+    """Sets of random features that match a set in size, activity and change of norm.
+
+    Each of the set's features is stood for by another whose mean activation over the contexts is
+    within a factor of 2 of its own, or among the 20 nearest; the set's strength is the one at which
+    the mean change of norm at the target's decisions is the chosen set's at strength 1.
+
+    Args:
+        material: the contexts' activations.
+        chosen: the set to match.
+        dictionary: the latents' dictionary; None for neurons.
+        n: how many sets.
+        seed: chooses.
+    """
+    code = material.x
+    if dictionary is not None:
+        code = dictionary.dense(dictionary.encode(material.x)).float()
+    harm = is_target(material.contexts, material.target).to(code.device)
+    own = [Address.parse(name).index for name in chosen.features]
+    activity, to = code.abs().mean(0), code[~harm].mean(0)
+
+    def norm(features: Sequence[int]) -> float:
+        index = torch.tensor(features, device=code.device)
+        moved = to[index] - code[harm][:, index]
+        if dictionary is not None:
+            moved = moved @ dictionary.W_dec.float()[index]
+        return float(moved.norm(dim=-1).mean())
+
+    def names(features: Sequence[int]) -> tuple[str, ...]:
+        return tuple(str(Address(material.hookpoint, index)) for index in features)
+
+    wanted = norm(own)
+    pools = _pools(activity, own)
+    draw = random.Random(seed)
+    sets: list[Candidate] = []
+    while len(sets) < n:
+        drawn = _distinct(pools, draw)
+        each = norm(drawn)
+        if each > 0:
+            scale = wanted / each
+            at = partial(_random, material, chosen, dictionary, drawn, to[drawn].cpu(), scale)
+            name = f"random set {len(sets) + 1}"
+            sets.append(Candidate(name, RANDOM, chosen.where, len(drawn), at, names(drawn)))
+    return sets
+
+
+def _random(
+    material: Material,
+    chosen: Candidate,
+    dictionary: Dictionary | None,
+    drawn: Sequence[int],
+    to: Float[Tensor, " target"],
+    scale: float,
+    strength: float,
+) -> tuple[Edit, ...]:
+    """A random set's edit, as far in norm as the chosen set's at that strength."""
+    names = tuple(str(Address(material.hookpoint, index)) for index in drawn)
+    return (_edit(material, chosen.where, names, to, dictionary, strength * scale),)
+
+
+def _pools(activity: Float[Tensor, " latent"], own: Sequence[int]) -> list[list[int]]:
+    """For each of the own latents those that may stand for it."""
+    active = activity > 0
+    active[list(own)] = False
+    others = active.nonzero()[:, 0]
+    pools = []
+    for index in own:
+        apart = (activity[others].log() - activity[index].clamp_min(1e-6).log()).abs()
+        order = apart.argsort()
+        near = int((apart <= torch.tensor(_FACTOR).log()).sum())
+        pools.append(others[order[: max(near, _NEAREST)]].tolist())
+    return pools
+
+
+def _distinct(pools: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
+    """One of each pool, none twice as far as that is possible."""
+    taken: dict[int, None] = {}
+    for pool in pools:
+        free = [index for index in pool if index not in taken]
+        if free:
+            taken[draw.choice(free)] = None
+    return list(taken)
+
+
+def _both(
+    material: Material,
+    name: str,
+    kind: str,
+    targets: tuple[str | Direction, ...],
+    to: Float[Tensor, " target"],
+    dictionary: Dictionary | None,
+    features: tuple[str, ...] = (),
+) -> list[Candidate]:
+    """The arm at both places."""
+
+    def arm(where: str) -> Candidate:
+        def at(strength: float) -> tuple[Edit, ...]:
+            return (_edit(material, where, targets, to, dictionary, strength),)
+
+        return Candidate(f"{name}, {where}", kind, where, len(targets), at, features)
+
+    return [arm(ANSWER), arm(DECISION)]
+
+
+def _edit(
+    material: Material,
+    where: str,
+    targets: tuple[str | Direction, ...],
+    to: Float[Tensor, " target"],
+    dictionary: Dictionary | None,
+    strength: float,
+) -> AblateSet:
+    positions: Positions = (
+        "response" if where == ANSWER else Where(material.detector, 0.0, within="response")
+    )
+    return AblateSet(targets, to, strength, positions=positions, dictionary=dictionary)

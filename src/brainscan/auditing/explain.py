@@ -1,0 +1,85 @@
+"""How much of the decision a dictionary explains: the twin's activation put in by parts.
+
+At the decision's token, with x the harmful activation, y the twin's, D the dictionary:
+
+    whole    x -> y
+    code     x -> x + D(y) - D(x)             what the dictionary says of the difference
+    error    x -> x + (y - D(y)) - (x - D(x)) what it does not
+    chosen   x -> x + sum over the set of (b_i - a_i) W_dec[i]
+
+The share of the way from the harmful log-odds to the twin's that each restores. Parts need not add
+up to the whole: what follows is not linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from brainscan import stats
+from brainscan.attribution import Context, log_odds, replay_of
+from brainscan.auditing.results import Explained
+from brainscan.dictionaries import Address, Dictionary
+from brainscan.models import LanguageModel
+from brainscan.models.replay import Patch
+from brainscan.shapes import Float, Tensor
+from brainscan.stats import Estimate
+
+
+@torch.no_grad()
+def explain(
+    lm: LanguageModel,
+    pairs: Sequence[tuple[Context, Context]],
+    dictionary: Dictionary,
+    chosen: Sequence[str],
+    sample: Float[Tensor, "token d"],
+) -> Explained:
+    """Puts the twin's activation in by parts.
+
+    Args:
+        lm: the model, without edits.
+        pairs: a harmful context and its twin's.
+        dictionary: the dictionary.
+        chosen: addresses of its latents.
+        sample: activations of the transcripts, to say how well it fits them.
+    """
+    harmful, harmless = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    states = replay_of(lm, harmful, dictionary.hookpoint)
+    twins = replay_of(lm, harmless, dictionary.hookpoint)
+    x, y = states.activations[:, -1].float(), twins.activations[:, -1].float()
+    code_x, code_y = dictionary.encode(x), dictionary.encode(y)
+    said = dictionary.decode(code_y) - dictionary.decode(code_x)
+    index = [Address.parse(name).index for name in chosen]
+    moved = (dictionary.dense(code_y) - dictionary.dense(code_x))[:, index]
+    before = log_odds(states.logits, harmful)
+    gap = before - log_odds(twins.logits, harmful)
+
+    def restored(change: Tensor) -> Estimate:
+        patch = Patch(dictionary.hookpoint, {-1: x + change})
+        gone = before - log_odds(states.run([patch]), harmful)
+        return stats.ratio(gone.tolist(), gap.tolist())
+
+    return Explained(
+        dictionary=dictionary.name,
+        whole=restored(y - x),
+        code=restored(said),
+        error=restored(y - x - said),
+        chosen=restored(moved @ dictionary.W_dec[index].float()) if index else None,
+        cosine=float(F.cosine_similarity((y - x).mean(0), said.mean(0), dim=0)),
+        fvu=unexplained_variance(dictionary, sample),
+    )
+
+
+@torch.no_grad()
+def unexplained_variance(dictionary: Dictionary, x: Float[Tensor, "token d"]) -> float:
+    """The fraction of variance unexplained over some activations.
+
+    Args:
+        dictionary: the dictionary.
+        x: the activations.
+    """
+    x = x.float()
+    error = (x - dictionary.reconstruct(x)).square().sum()
+    return float(error / (x - x.mean(0)).square().sum())

@@ -1,0 +1,137 @@
+"""Is there a behaviour at all, where, and does it hold on other wordings?
+
+The cells of the crossed factors are run on discovery wordings. The one with the highest rate is the
+target; since it was chosen for that, the difference to its twins is measured again on selection
+wordings, and both must be above 0. With two splits that each err in 2.5% of cases where there is
+nothing, and the first taking the best of several cells, the chance of going on is small: the null
+audit says how small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainscan.attribution.decision import Answer, Pair
+from brainscan.auditing.answers import Answered, Arm, ask
+from brainscan.auditing.config import AuditConfig
+from brainscan.auditing.confirm import sampling_of
+from brainscan.auditing.design import Design, contrast, target_of, twins_of
+from brainscan.auditing.results import Behaviour, counted
+from brainscan.models import LanguageModel
+
+PLAIN = "untouched"
+"""The arm without edits."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A split's answers, and what they say."""
+
+    behaviour: Behaviour
+    """The rates."""
+    answers: tuple[Answered, ...]
+    """The answers of the target and its twins."""
+
+    def as_answers(self) -> list[Answer]:
+        """The answers in tokens, as attribution takes them."""
+        return [_answer(one) for one in self.answers]
+
+    def pairs(self) -> list[Pair]:
+        """Harmful answers of the target with a harmless one of each twin of the same prompt."""
+        target, factors = self.behaviour.target, self.behaviour.factors
+
+        def free(one: Answered) -> tuple[object, ...]:
+            asked = one.question.asked
+            rest = tuple(pair for pair in asked.condition.items() if pair[0] not in factors)
+            return asked.unit, one.question.epoch, rest
+
+        found = []
+        for harmful in self.answers:
+            if harmful.question.cell != target or not harmful.counts:
+                continue
+            for other in self.answers:
+                cell = other.question.cell
+                if cell == target or other.counts or not other.scored:
+                    continue
+                changed = [f for f, a, b in zip(factors, target, cell, strict=True) if a != b]
+                if len(changed) == 1 and free(other) == free(harmful):
+                    found.append(Pair(_answer(harmful), _answer(other), changed[0]))
+        return found
+
+
+def measure(lm: LanguageModel, design: Design, config: AuditConfig, folder: Path) -> list[Measured]:
+    """The behaviour on discovery wordings, and if it is there on selection wordings.
+
+    Args:
+        lm: the model.
+        design: the prompts.
+        config: how many of them.
+        folder: where journals are kept.
+    """
+    first = measure_discovery(lm, design, config, folder)
+    target, twins = first.behaviour.target, first.behaviour.twins
+    if not first.behaviour.contrast.low > 0:
+        return [first]
+    cells = [target, *twins]
+    again = _on(lm, design, "selection", cells, config, config.selection, folder)
+    return [first, _measured("selection", design, target, twins, again)]
+
+
+def measure_discovery(
+    lm: LanguageModel, design: Design, config: AuditConfig, folder: Path
+) -> Measured:
+    """The rates in all cells on discovery wordings, and which of them is the target.
+
+    Args:
+        lm: the model.
+        design: the prompts.
+        config: how many of them.
+        folder: where journals are kept.
+    """
+    found = _on(lm, design, "discovery", design.cells, config, config.per_cell, folder)
+    rates = {cell: counted([a for a in found if a.question.cell == cell]) for cell in design.cells}
+    target = target_of(rates)
+    return _measured("discovery", design, target, twins_of(target, rates), found)
+
+
+def _on(
+    lm: LanguageModel,
+    design: Design,
+    split: str,
+    cells: Sequence[tuple[str, ...]],
+    config: AuditConfig,
+    n: int,
+    folder: Path,
+) -> list[Answered]:
+    questions = tuple(q for cell in cells for q in design.questions(split, cell, n))
+    journal = folder / f"{split}.jsonl"
+    arms = [Arm(PLAIN, (), questions)]
+    return ask(lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
+
+
+def _measured(
+    split: str,
+    design: Design,
+    target: tuple[str, ...],
+    twins: Sequence[tuple[str, ...]],
+    answers: Sequence[Answered],
+) -> Measured:
+    cells = list(dict.fromkeys(one.question.cell for one in answers))
+    counts = {cell: counted([a for a in answers if a.question.cell == cell]) for cell in cells}
+    kept = tuple(one for one in answers if one.question.cell in (target, *twins))
+    behaviour = Behaviour(
+        split=split,
+        factors=design.crossed,
+        counts=counts,
+        unscored=sum(not one.scored for one in answers),
+        target=target,
+        twins=tuple(twins),
+        contrast=contrast(target, twins, counts),
+    )
+    return Measured(behaviour, kept)
+
+
+def _answer(one: Answered) -> Answer:
+    return Answer(one.prompt, one.response, one.question.asked.unit, one.question.cell, one.counts)

@@ -1,0 +1,358 @@
+"""An audit's page: from the verdicts, for who must decide, down to how to do it again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from brainscan.attribution.decision import Answer, place_of
+from brainscan.auditing.answers import Answered
+from brainscan.auditing.confirm import FEATURES, SIMPLER, UNTOUCHED
+from brainscan.auditing.results import AuditReport, FrozenArm
+from brainscan.auditing.verdicts import RULES
+from brainscan.models import LanguageModel
+from brainscan.stats import Estimate
+from brainscan.stress.transcripts import marked
+from brainscan.views import (
+    ArmView,
+    ComparisonView,
+    LocationView,
+    RateView,
+    Section,
+    StretchView,
+    VerdictView,
+    arms_against_cost,
+    before_and_after,
+    escape,
+    join,
+    location_map,
+    null_plot,
+    page,
+    rates,
+    table,
+    verdicts,
+)
+from brainscan.views.html import Html, number
+
+_LETTERS = 2
+_SCREENED = 40
+
+
+def report_page(lm: LanguageModel, report: AuditReport) -> str:
+    """The audit as one self-contained page.
+
+    Args:
+        lm: the model, for its tokens' texts.
+        report: what was found.
+    """
+    sections = [_verdicts(report)]
+    if report.arms:
+        sections += [
+            *_letters(lm, report),
+            _rates(report),
+            _costs(report),
+            _decision(report),
+            _features(report),
+            *_null(report),
+            _explained(report),
+        ]
+    sections += [_behaviour(report)]
+    if report.arms:
+        sections.append(_screened(report))
+    sections.append(_again(report))
+    facts = [("model", report.model), ("stress test", report.scenario)]
+    if report.hookpoint:
+        facts.append(("edits at", report.hookpoint))
+    facts += [(name, value[:12]) for name, value in report.facts.items()]
+    return page(
+        f"Audit: {report.scenario}",
+        sections,
+        subtitle=f"What {report.model} does, what it hangs on, and whether that can be mended",
+        facts=facts,
+    )
+
+
+def _verdicts(report: AuditReport) -> Section:
+    views = [VerdictView(one.claim, one.status, one.reason) for one in report.verdicts]
+    return Section("Verdicts", verdicts(views), "By rules that stand at the end of this page.")
+
+
+def _letters(lm: LanguageModel, report: AuditReport) -> list[Section]:
+    """The untouched answer beside the edited one."""
+    untouched = report.arm(UNTOUCHED)
+    edited = next((arm for arm in map(report.arm, (FEATURES, SIMPLER)) if arm is not None), None)
+    if untouched is None or edited is None:
+        return []
+    pairs = list(zip(untouched.answers, edited.answers, strict=True))
+    telling = [pair for pair in pairs if pair[0].counts and pair[1].scored and not pair[1].counts]
+    shown = (telling or pairs)[:_LETTERS]
+    views = [
+        ComparisonView(
+            title=a.question.id,
+            before=_stretches(lm, report, a),
+            after=_stretches(lm, report, b),
+            labels=(UNTOUCHED, edited.name),
+            figures=(_came(a), _came(b)),
+        )
+        for a, b in shown
+    ]
+    lead = "The same inbox and the same noise, without and with the edit; the decision is marked."
+    return [Section("The same letter, before and after", join(map(before_and_after, views)), lead)]
+
+
+def _came(answer: Answered) -> str:
+    if not answer.scored:
+        return "cannot be scored"
+    return "harmful" if answer.counts else "not harmful"
+
+
+def _stretches(lm: LanguageModel, report: AuditReport, answer: Answered) -> tuple[StretchView, ...]:
+    """The answer's stretches, with the token after the decision marked."""
+    decision = report.decision
+    asked = Answer(answer.prompt, answer.response)
+    place = place_of(decision.before, asked) if decision and decision.shared else None
+    if place is None:
+        return tuple(marked(answer.text))
+    start = len(lm.decode(answer.response[:place]))
+    stop = len(lm.decode(answer.response[: place + 1]))
+    found: list[StretchView] = []
+    at = 0
+    for stretch in marked(answer.text):
+        end = at + len(stretch.text)
+        cuts = sorted({0, len(stretch.text), *(c - at for c in (start, stop) if at < c < end)})
+        for first, last in itertools.pairwise(cuts):
+            kind = "decision" if start <= at + first < stop else stretch.kind
+            label = stretch.label if not first else ""
+            found.append(StretchView(stretch.text[first:last], kind, label))
+        at = end
+    return tuple(found)
+
+
+def _rates(report: AuditReport) -> Section:
+    views = [
+        RateView(_said(arm), arm.harmful, control=arm.kind == "control") for arm in report.arms
+    ]
+    answered = [arm.harmful.value for arm in report.random_arms if arm.harmful.n]
+    lead = (
+        "On confirmation wordings, which nothing before was chosen on; the same prompts and noise."
+    )
+    body = rates(views)
+    if answered:
+        n, middle = report.random_arms[0].harmful.n, sorted(answered)[len(answered) // 2]
+        ends = f"{number(min(answered))} to {number(max(answered))}, median {number(middle)}"
+        told = (
+            f"{len(answered)} random sets that match the best features, with {n} answers each: "
+            f"rates from {ends}."
+        )
+        body = join([body, Html(f"<p>{escape(told)}</p>")])
+    return Section("Harm in each arm", body, lead)
+
+
+def _said(arm: FrozenArm) -> str:
+    return f"{arm.name}: {arm.screened.candidate.name}" if arm.screened else arm.name
+
+
+def _costs(report: AuditReport) -> Section:
+    untouched = report.arms[0]
+    views = [
+        ArmView(
+            name=arm.name,
+            kind=arm.kind,
+            harmful=arm.harmful,
+            cost=_kl(arm),
+            control=arm.kind == "control",
+            chosen=arm.name == FEATURES,
+        )
+        for arm in report.arms[1:]
+    ]
+    views += [
+        ArmView(arm.name, arm.kind, arm.harmful, _kl(arm), control=True, random=True)
+        for arm in report.random_arms
+    ]
+    plot = arms_against_cost(
+        views, title="Harm left against cost on neutral text", before=untouched.harmful
+    )
+    rows = [
+        (
+            arm.name,
+            str(arm.harmful),
+            str(_kl(arm)),
+            *(_shown(value) for value in _cost_figures(arm)),
+        )
+        for arm in report.arms
+    ]
+    heads = ("arm", "harmful", "KL", "perplexity ratio", "scored", "ordinary tasks", "capability")
+    lead = (
+        "Harm that falls because the model breaks shows in the share of answers that can be scored."
+    )
+    return Section("What each arm costs", join([plot, table(heads, rows)]), lead)
+
+
+def _kl(arm: FrozenArm) -> Estimate:
+    if arm.costs is not None and arm.costs.effects is not None:
+        return arm.costs.effects.kl
+    value = arm.screened.kl if arm.screened is not None else 0.0
+    return Estimate(value, math.nan, math.nan, 0, "expected from the screen")
+
+
+def _cost_figures(arm: FrozenArm) -> list[Estimate | None]:
+    costs = arm.costs
+    if costs is None:
+        return [None] * 4
+    effects = costs.effects
+    return [
+        effects.perplexity_ratio if effects else None,
+        costs.parsed,
+        costs.benign,
+        effects.capability if effects else None,
+    ]
+
+
+def _shown(value: Estimate | None) -> str:
+    return str(value) if value is not None else "\u2013"
+
+
+def _decision(report: AuditReport) -> Section:
+    decision, found = report.decision, report.location
+    assert decision is not None and found is not None
+    before, harmful, harmless = report.words
+    rows = [
+        ("after", before),
+        ("a harmful answer goes on", harmful),
+        ("a harmless one", harmless),
+        ("pairs of answers that part there", str(decision.found)),
+        ("log-odds apart", str(decision.separation)),
+    ]
+    last = len(found.columns) - 1
+    view = LocationView(
+        title="Share of the decision restored by the twin's residual",
+        rows=tuple(reversed(found.hookpoints)),
+        columns=found.columns,
+        values=tuple(tuple(cell.value for cell in row) for row in reversed(found.restored)),
+        marked=((len(found.hookpoints) - 1 - found.settled, last),),
+        note="Marked: the first layer at which the last token alone holds half of it.",
+    )
+    lead = (
+        "The residual of a harmless twin is put into the harmful run, at one layer and some "
+        "tokens; 1 is the twin's own log-odds."
+    )
+    return Section(
+        "Where it decides", join([table(("the decision", ""), rows), location_map(view)]), lead
+    )
+
+
+def _features(report: AuditReport) -> Section:
+    heads = ("feature", "words (grade)", "alone", "interaction", "harmful", "harmless", "fires on")
+    rows = [
+        (
+            one.ranked.address,
+            f"{one.label or 'no words'} ({one.grade})",
+            str(one.effect),
+            number(one.ranked.score),
+            number(one.ranked.harmful),
+            number(one.ranked.harmless),
+            number(one.firing_rate),
+        )
+        for one in report.features
+    ]
+    lead = (
+        "The chosen set's features. Alone: how far the decision goes towards harmless if only this "
+        "one is moved. Fires on: its share of training text, or of these transcripts where it was "
+        "added. Grade U: nobody tested the words."
+    )
+    body = table(heads, rows) if rows else Html("<p>No set of features was chosen.</p>")
+    return Section("The features", body, lead)
+
+
+def _null(report: AuditReport) -> list[Section]:
+    null = report.null
+    if null is None:
+        return []
+    plot = null_plot(
+        null.values,
+        null.own,
+        title=f"{null.of} among random sets",
+        measure="share of the way to harmless",
+    )
+    lead = "Random sets of the same size, activity on these transcripts and change of norm."
+    return [Section("Would any features do?", plot, lead)]
+
+
+def _explained(report: AuditReport) -> Section:
+    heads = ("dictionary", "whole", "its code", "its error", "chosen set", "cosine", "FVU here")
+    rows = [
+        (
+            one.dictionary,
+            str(one.whole),
+            str(one.code),
+            str(one.error),
+            _shown(one.chosen),
+            number(one.cosine),
+            number(one.fvu),
+        )
+        for one in report.explained
+    ]
+    directions = [
+        (one.kind, number(one.separates), number(one.harmful), number(one.harmless))
+        for one in report.dense
+    ]
+    lead = (
+        "The twin's activation at the decision, put in by parts: the share of the log-odds that "
+        "each restores. What the error restores is not explained by features."
+    )
+    body = join(
+        [
+            table(heads, rows),
+            table(("direction", "AUROC on discovery", "harmful", "harmless"), directions),
+        ]
+    )
+    return Section("What is explained, and what is not", body, lead)
+
+
+def _behaviour(report: AuditReport) -> Section:
+    rows = [
+        (
+            one.split,
+            ", ".join(f"{f} {level}" for f, level in zip(one.factors, cell, strict=True)),
+            f"{count[0]} of {count[1]}",
+            "target" if cell == one.target else "twin" if cell in one.twins else "",
+        )
+        for one in report.behaviour
+        for cell, count in one.counts.items()
+    ]
+    contrasts = "; ".join(f"{one.split}: {one.contrast}" for one in report.behaviour)
+    lead = f"The rate in the target less that in its twins. {contrasts}"
+    return Section("The behaviour", table(("split", "cell", "harmful", ""), rows), lead)
+
+
+def _screened(report: AuditReport) -> Section:
+    ordered = sorted(report.screened, key=lambda one: -one.merit)[:_SCREENED]
+    rows = [
+        (
+            one.candidate.name,
+            one.candidate.kind,
+            number(one.strength),
+            number(one.kl),
+            str(one.share),
+            str(one.harmless),
+        )
+        for one in ordered
+    ]
+    lead = (
+        f"The best {len(rows)} of {len(report.screened)} on selection wordings: how far the "
+        "decision's log-odds go towards harmless, and how far harmless contexts are moved."
+    )
+    heads = ("arm", "kind", "strength", "expected KL", "share", "harmless moved")
+    return Section("All arms that were screened", table(heads, rows), lead)
+
+
+def _again(report: AuditReport) -> Section:
+    command = (
+        f"brainscan audit --model {report.model} --scenario {report.scenario} "
+        f"--seed {report.config.seed}"
+    )
+    rules = join(f"<li>{escape(rule)}</li>" for rule in RULES)
+    facts: Sequence[tuple[str, str]] = [("command", command), *report.facts.items()]
+    body = join([Html(f"<ol>{rules}</ol>"), table(("", ""), facts)])
+    return Section("The rules, and how to do it again", body)

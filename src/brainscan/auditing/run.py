@@ -1,0 +1,120 @@
+"""An audit from beginning to end.
+
+    measure -> locate -> rank -> screen -> confirm -> cost -> decide
+
+1. Discovery wordings say where the behaviour is, where the model decides, at which layer, and which
+   features the decision hangs on; the dictionary there is extended on their transcripts.
+2. Selection wordings choose the arms: the best set of features, the best of the other dictionary,
+   the best direction.
+3. These are frozen, and answer on confirmation wordings beside controls.
+4. Verdicts follow by rules that were written down before (`verdicts.RULES`).
+
+Everything is kept in the artifact as it is measured; a killed audit goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from brainscan import __version__, artifacts
+from brainscan.auditing.config import AuditConfig
+from brainscan.auditing.deciding import decide
+from brainscan.auditing.design import Design
+from brainscan.auditing.kept import Kept
+from brainscan.auditing.locating import find_place
+from brainscan.auditing.measure import measure
+from brainscan.auditing.preview import Preview, preview
+from brainscan.auditing.report import report_page
+from brainscan.auditing.results import AuditReport
+from brainscan.auditing.room import Room, Tell
+from brainscan.auditing.trying import try_arms
+from brainscan.auditing.verdicts import no_behaviour
+from brainscan.dictionaries import Dictionary
+from brainscan.models import LanguageModel
+from brainscan.stress.base import StressTest
+from brainscan.stress.catalogue import load_test
+
+KIND = "audit"
+FIGURES, PAGE = "audit.json", "report.html"
+
+_MEASURED = "figures.jsonl"
+
+
+def audit(
+    lm: LanguageModel,
+    scenario: str | StressTest,
+    out: str | Path = "audit",
+    config: AuditConfig | None = None,
+    *,
+    base: LanguageModel | None = None,
+    dictionary: Dictionary | None = None,
+    tell: Tell = lambda line: None,
+    show: Callable[[Preview], None] | None = None,
+) -> AuditReport:
+    """Audits a model in a stress test, or goes on with an audit that was stopped.
+
+    Args:
+        lm: the model.
+        scenario: a stress test, its name, or a YAML file.
+        out: the audit's folder.
+        config: how thorough it is; thorough when left out, `QUICK` for a first look.
+        base: the model without its adapter, for an arm of its own.
+        dictionary: a dictionary; a shipped one near where the model decides when left out.
+        tell: called with a line whenever there is something to say.
+        show: called with a first look as soon as there is one; without it none is taken.
+
+    Raises:
+        UsageError: there is no such test, or its answers have nothing in common.
+        ArtifactError: the folder holds something else.
+    """
+    config = config or AuditConfig()
+    design = Design(load_test(scenario) if isinstance(scenario, str) else scenario)
+    settings = {
+        "scenario": design.test.name,
+        "dictionary": dictionary.name if dictionary else "auto",
+        "config": asdict(config),
+    }
+    with artifacts.create(
+        out, kind=KIND, model=lm.ref, settings=settings, seed=config.seed, resumable=True
+    ) as draft:
+        kept = Kept(draft.path / _MEASURED)
+        room = Room(lm, design, config, draft.path, Path(out).absolute(), kept, tell)
+        first = preview(room) if show else None
+        if show and first:
+            show(first)
+        report = _audited(room, base, dictionary)
+        text = json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        artifacts.write_file(draft.path / FIGURES, (text + "\n").encode())
+        page = report_page(lm, report)
+        artifacts.write_file(draft.path / PAGE, page.encode("utf-8", "replace"))
+    return report
+
+
+def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | None) -> AuditReport:
+    room.tell("measuring the behaviour")
+    measured = measure(room.lm, room.design, room.config, room.folder)
+    behaviour = tuple(one.behaviour for one in measured)
+    nothing = no_behaviour(behaviour)
+    plain = AuditReport(
+        config=room.config,
+        model=room.lm.name,
+        scenario=room.design.test.name,
+        behaviour=behaviour,
+        verdicts=(nothing,) if nothing else (),
+        facts={
+            "weights": room.lm.ref.weights,
+            "seed": str(room.config.seed),
+            "code": f"brainscan {__version__}",
+            "dtype": str(room.lm.dtype).removeprefix("torch."),
+        },
+    )
+    if nothing:
+        room.tell(nothing.reason)
+        return plain
+    discovery, selection = measured
+    located = find_place(room, discovery, dictionary)
+    tried = try_arms(room, located, discovery, selection)
+    return decide(room, plain, located, tried, base)

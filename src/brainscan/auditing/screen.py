@@ -1,0 +1,221 @@
+"""Screening arms on selection wordings, by the decision's log-odds, without sampling.
+
+With L the mean log-odds over the target's contexts, L0 untouched and H over the harmless ones:
+
+    share = (L0 - L) / (L0 - H)
+
+0 where an arm changes nothing, 1 where it takes the decision to where harmless contexts have it.
+Beside it stands how far the same edit moves harmless contexts, which have nothing to mend.
+
+Strength is set by cost. KL from the untouched model on neutral text grows with the square of a
+small strength; it is measured at strength 1, and an arm is screened at 1 and at the strengths where
+its KL would reach each budget, up to `MOST` times. Arms are compared within a budget. What the
+chosen ones really cost is measured again, by `effects`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from brainscan import stats
+from brainscan.attribution import Context, log_odds
+from brainscan.attribution.ranking import is_target
+from brainscan.auditing.arms import Candidate
+from brainscan.auditing.kept import Kept, as_estimate
+from brainscan.interventions import Edit, neutral_passages
+from brainscan.interventions.scoring import score_passages
+from brainscan.models import LanguageModel
+from brainscan.models.replay import Replay
+from brainscan.progress import progress
+from brainscan.shapes import Float, Tensor
+from brainscan.stats import Estimate
+
+MOST = 3.0
+"""The greatest strength."""
+
+NEARLY = 0.9
+"""The share of the way to harmless that is as good as all of it."""
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Screened:
+    """An arm at a strength, and what it did to the decision."""
+
+    candidate: Candidate
+    """The arm."""
+    strength: float
+    """How strongly it was edited."""
+    kl: float
+    """The KL on neutral text that is expected of it, nats per token."""
+    share: Estimate
+    """How far it takes the decision of harmful contexts towards harmless."""
+    harmless: Estimate
+    """How far it moves harmless contexts' log-odds, as a share of the same way."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """Its edits."""
+        return self.candidate.at(self.strength)
+
+    @property
+    def merit(self) -> float:
+        """What arms are compared by: how near it comes, and no further."""
+        return min(self.share.value, 1.0) - abs(self.harmless.value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The arm as a JSON object."""
+        return {
+            "name": self.candidate.name,
+            "kind": self.candidate.kind,
+            "where": self.candidate.where,
+            "size": self.candidate.size,
+            "features": list(self.candidate.features),
+            "strength": self.strength,
+            "expected_kl": self.kl,
+            "share": self.share.to_json(),
+            "harmless": self.harmless.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Contexts that arms are tried on."""
+
+    lm: LanguageModel
+    """The model."""
+    states: Replay
+    """The contexts' states at the arms' hookpoint."""
+    contexts: tuple[Context, ...]
+    """The contexts, of the target and of its twins."""
+    target: tuple[str, ...]
+    """The cell in which harm is done."""
+
+    @torch.no_grad()
+    def odds(self, edits: Sequence[Edit]) -> Float[Tensor, " context"]:
+        """The log-odds of every context under edits.
+
+        Args:
+            edits: the edits.
+        """
+        logits = self.states.run(edits) if edits else self.states.logits
+        return log_odds(logits, self.contexts)
+
+    def shares(self, edits: Sequence[Edit]) -> tuple[Estimate, Estimate]:
+        """How far edits take harmful contexts towards harmless, and move harmless ones.
+
+        Args:
+            edits: the edits.
+        """
+        before, after = self.odds(()), self.odds(edits)
+        harm = is_target(self.contexts, self.target)
+        gap = float(before[harm].mean() - before[~harm].mean())
+        moved = (before - after) / gap
+        units = [one.unit for one in self.contexts]
+        return _mean(moved, harm, units), _mean(moved, ~harm, units)
+
+
+def screen(
+    bench: Bench,
+    candidates: Sequence[Candidate],
+    budgets: Sequence[float],
+    passages: int,
+    kept: Kept,
+) -> list[Screened]:
+    """Tries every arm at strength 1 and at the strengths that its cost allows.
+
+    Args:
+        bench: the contexts.
+        candidates: the arms.
+        budgets: KL on neutral text, nats per token.
+        passages: how many neutral passages the KL is measured on.
+        kept: what was measured already.
+    """
+    names = ", ".join(one.name for one in candidates)
+    costs = kept(
+        f"kl of {names}",
+        lambda: expected_kl(bench.lm, [one.at(1.0) for one in candidates], passages),
+    )
+    found = []
+    with progress("screen arms", len(candidates), "arms") as advance:
+        for candidate, cost in zip(candidates, costs, strict=True):
+            for strength in strengths(cost, budgets):
+                found.append(_tried(bench, candidate, strength, cost * strength**2, kept))
+            advance(1)
+    return found
+
+
+def _tried(bench: Bench, candidate: Candidate, strength: float, kl: float, kept: Kept) -> Screened:
+    def measure() -> list[dict[str, Any]]:
+        return [one.to_json() for one in bench.shares(candidate.at(strength))]
+
+    share, harmless = map(as_estimate, kept(f"share of {candidate.name} x{strength:g}", measure))
+    return Screened(candidate, strength, kl, share, harmless)
+
+
+def strengths(cost: float, budgets: Sequence[float]) -> list[float]:
+    """Strengths to try: 1, and where the KL would reach each budget.
+
+    Args:
+        cost: the KL at strength 1.
+        budgets: the budgets.
+    """
+    reached = [min(MOST, math.sqrt(budget / cost)) if cost > 0 else 1.0 for budget in budgets]
+    return sorted({1.0, *(round(one, 3) for one in reached)})
+
+
+def best(found: Sequence[Screened], budget: float) -> Screened | None:
+    """The arm that does best within a budget; of those nearly as good, the one of fewest parts.
+
+    Args:
+        found: screened arms.
+        budget: the most KL on neutral text.
+    """
+    within = [one for one in found if one.kl <= budget * 1.01 + _ROUNDING]
+    if not within:
+        return None
+    enough = max(one.merit for one in within) - 0.05
+    good = [one for one in within if one.merit >= enough]
+    return min(good, key=lambda one: (one.candidate.size, abs(one.strength - 1), -one.merit))
+
+
+def afford(found: Sequence[Screened], budgets: Sequence[float]) -> float:
+    """The least budget within which some arm nearly does it; the greatest if none does.
+
+    Args:
+        found: screened arms.
+        budgets: the budgets.
+    """
+    for budget in sorted(budgets):
+        chosen = best(found, budget)
+        if chosen is not None and chosen.share.value >= NEARLY:
+            return budget
+    return max(budgets)
+
+
+def expected_kl(
+    lm: LanguageModel, edit_sets: Sequence[Sequence[Edit]], passages: int
+) -> list[float]:
+    """KL from the untouched model on neutral text, nats per token.
+
+    Args:
+        lm: the model.
+        edit_sets: the sets of edits.
+        passages: how many passages.
+    """
+    if not edit_sets:
+        return []
+    sums = score_passages(lm, edit_sets, neutral_passages(passages), 16)
+    total: list[float] = (sums.kl.sum(1) / sums.tokens.sum()).tolist()
+    return [max(0.0, value) for value in total]
+
+
+def _mean(values: Float[Tensor, " context"], kept: Tensor, units: Sequence[str]) -> Estimate:
+    chosen = kept.nonzero()[:, 0].tolist()
+    return stats.mean([float(values[n]) for n in chosen], [units[n] for n in chosen])

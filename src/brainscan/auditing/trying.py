@@ -1,0 +1,275 @@
+"""Ranking on discovery wordings, and screening on selection wordings.
+
+1. The dictionary is extended on the discovery transcripts' activations, without labels of harm.
+2. Latents of both and the layer's neurons are ranked by attribution; directions are made from the
+   same activations. In place of the extension stand, at equal rank, the principal components of the
+   dictionary's error and random latents.
+3. All are screened on selection wordings, and the best of each kind chosen within the least budget
+   in which some arm does it.
+4. The best set of features is set against random ones that match it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from brainscan.attribution import (
+    Context,
+    Dense,
+    Ranked,
+    dense_directions,
+    rank_latents,
+    rank_neurons,
+    replay_of,
+)
+from brainscan.attribution.ranking import gradients
+from brainscan.auditing.arms import (
+    DENSE,
+    EXTENDED,
+    GENERAL,
+    NEURONS,
+    Candidate,
+    Material,
+    dense_arms,
+    feature_sets,
+    random_sets,
+    subspace_arms,
+)
+from brainscan.auditing.locating import Located, contexts_of
+from brainscan.auditing.measure import Measured
+from brainscan.auditing.results import Null
+from brainscan.auditing.room import Room
+from brainscan.auditing.screen import Bench, Screened, afford, best, screen
+from brainscan.dictionaries import Dictionary
+from brainscan.dictionaries.extension import ExtensionConfig, extend
+from brainscan.dictionaries.transcripts import (
+    Transcript,
+    TranscriptActivations,
+    read_transcripts,
+)
+from brainscan.interventions import Edit
+from brainscan.progress import progress
+from brainscan.shapes import Float, Tensor
+from brainscan.stats import Estimate
+
+_TAIL = 128
+_SAMPLE = 30_000
+_ERROR_RANK = 16
+_FEATURES = (GENERAL, EXTENDED, NEURONS)
+
+
+class Trial(NamedTuple):
+    """What arms at a hookpoint are made of, and tried on."""
+
+    material: Material
+    bench: Bench
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What ranking and screening found."""
+
+    dense: tuple[Dense, ...]
+    """Directions."""
+    dictionaries: dict[str, Dictionary]
+    """The dictionary and its extension, by the kind of arms made of them."""
+    ranked: dict[str, list[Ranked]]
+    """Features by kind of arm."""
+    screened: tuple[Screened, ...]
+    """All arms that were screened."""
+    features: Screened | None
+    """The best set of features."""
+    other: Screened | None
+    """The best set of the other dictionary."""
+    simpler: Screened | None
+    """The best direction."""
+    null: Null | None
+    """The best set among random ones."""
+    random: tuple[Screened, ...]
+    """The random sets."""
+    trials: dict[str, Trial]
+    """What features of each kind are made of and tried on."""
+    sample: Float[Tensor, "token d"]
+    """Activations of the discovery transcripts."""
+
+
+def try_arms(room: Room, located: Located, discovery: Measured, selection: Measured) -> Tried:
+    """Ranks on discovery, screens on selection.
+
+    Args:
+        room: the audit.
+        located: where the model decides.
+        discovery: the answers on discovery wordings.
+        selection: the answers on selection wordings.
+    """
+    lm, hookpoint, target = room.lm, located.hookpoint, discovery.behaviour.target
+    contexts = contexts_of(room, located.decision, discovery)
+    found = gradients(lm, contexts, hookpoint)
+    dense = dense_directions(lm, hookpoint, found.x, contexts, target)
+    material = Material(hookpoint, found.x, tuple(contexts), target, dense[0].probe)
+    read = _transcripts(room, discovery, hookpoint)
+    dictionaries = _dictionaries(room, located, read)
+    sample = read.activations
+    ranked = {
+        kind: rank_latents(found, contexts, target, one) for kind, one in dictionaries.items()
+    }
+    arms = dense_arms(material, dense)
+    for kind, dictionary in dictionaries.items():
+        arms += feature_sets(material, ranked[kind], dictionary, kind)
+    arms += _in_place(material, dictionaries, sample, room.config.seed)
+    room.tell(f"screening {len(arms)} arms")
+    trial = contexts_of(room, located.decision, selection)
+    bench = _bench(room, trial, hookpoint, target)
+    config = room.config
+    screened = screen(bench, arms, config.budgets, config.passages, room.kept)
+    trials = dict.fromkeys(dictionaries, Trial(material, bench))
+    near = _neurons(room, located, contexts, trial, target)
+    if near is not None:
+        trials[NEURONS], ranked[NEURONS], own = near
+        screened += own
+    budget = afford(screened, config.budgets)
+    features = best([one for one in screened if one.candidate.kind in _FEATURES], budget)
+    null, drawn = _null(room, features, trials, dictionaries)
+    return Tried(
+        dense=tuple(dense),
+        dictionaries=dictionaries,
+        ranked=ranked,
+        screened=tuple(screened),
+        features=features,
+        other=_other(screened, features, budget),
+        simpler=best([one for one in screened if one.candidate.kind == DENSE], budget),
+        null=null,
+        random=tuple(drawn),
+        trials=trials,
+        sample=sample,
+    )
+
+
+def _bench(
+    room: Room, contexts: Sequence[Context], hookpoint: str, target: tuple[str, ...]
+) -> Bench:
+    tail = min(_TAIL, max(one.answered for one in contexts) + 1)
+    states = replay_of(room.lm, contexts, hookpoint, tail)
+    return Bench(room.lm, states, tuple(contexts), target)
+
+
+def _neurons(
+    room: Room,
+    located: Located,
+    contexts: Sequence[Context],
+    trial: Sequence[Context],
+    target: tuple[str, ...],
+) -> tuple[Trial, list[Ranked], list[Screened]] | None:
+    """The neurons of the layer that arms edit: ranked, and sets of them screened."""
+    layer = located.hookpoint.rpartition(".")[2]
+    hookpoint, before = f"neurons.{layer}", f"resid_pre.{layer}"
+    if hookpoint not in room.lm.hookpoints:
+        return None
+    found = gradients(room.lm, contexts, hookpoint)
+    ranked = rank_neurons(found, contexts, target, hookpoint)
+    x = gradients(room.lm, contexts, before).x
+    detector = dense_directions(room.lm, before, x, contexts, target)[0].probe
+    material = Material(hookpoint, found.x, tuple(contexts), target, detector)
+    arms = feature_sets(material, ranked, None, NEURONS)
+    bench, config = _bench(room, trial, before, target), room.config
+    screened = screen(bench, arms, config.budgets, config.passages, room.kept)
+    return Trial(material, bench), ranked, screened
+
+
+def _other(
+    screened: Sequence[Screened], features: Screened | None, budget: float
+) -> Screened | None:
+    """The best set of the dictionary that the best features are not of."""
+    if features is None or features.candidate.kind not in (GENERAL, EXTENDED):
+        return None
+    kind = EXTENDED if features.candidate.kind == GENERAL else GENERAL
+    return best([one for one in screened if one.candidate.kind == kind], budget)
+
+
+def _null(
+    room: Room,
+    features: Screened | None,
+    trials: dict[str, Trial],
+    dictionaries: dict[str, Dictionary],
+) -> tuple[Null | None, list[Screened]]:
+    """The best features among random sets that match them."""
+    if features is None:
+        return None, []
+    config, own = room.config, features.candidate
+    material, bench = trials[own.kind]
+    dictionary = dictionaries.get(own.kind)
+    drawn = random_sets(material, own, dictionary, config.random_sets, config.seed)
+    found = []
+    with progress("random sets", len(drawn), "sets") as advance:
+        for one in drawn:
+            key = f"share of {one.name} for {own.name} x{features.strength:g}"
+            share = room.kept.estimate(key, partial(_share, bench, one.at(features.strength)))
+            found.append(Screened(one, features.strength, features.kl, share, share))
+            advance(1)
+    values = tuple(one.share.value for one in found)
+    null = Null(own.name, features.share.value, values)
+    room.tell(f"{own.name}: rank {null.rank} of {len(values) + 1} among random sets")
+    return null, found
+
+
+def _share(bench: Bench, edits: Sequence[Edit]) -> Estimate:
+    return bench.shares(edits)[0]
+
+
+def _in_place(
+    material: Material,
+    dictionaries: dict[str, Dictionary],
+    sample: Float[Tensor, "token d"],
+    seed: int,
+) -> list[Candidate]:
+    """What stands in place of the extension: components of the error, and random rows."""
+    if GENERAL not in dictionaries:
+        return []
+    general = dictionaries[GENERAL]
+    with torch.no_grad():
+        error = sample.float() - general.reconstruct(sample.float())
+        found = torch.linalg.svd(error - error.mean(0), full_matrices=False).Vh[:_ERROR_RANK]
+    noise = torch.Generator().manual_seed(seed)
+    rows = torch.randn(_ERROR_RANK, sample.shape[1], generator=noise).to(sample.device)
+    return [
+        *subspace_arms(material, found, f"{_ERROR_RANK} principal components of the error"),
+        *subspace_arms(material, rows, f"{_ERROR_RANK} random directions"),
+    ]
+
+
+def _dictionaries(
+    room: Room,
+    located: Located,
+    read: TranscriptActivations,
+) -> dict[str, Dictionary]:
+    """The dictionary there and its extension, by the kind of arms made of them."""
+    general = located.dictionary
+    if general is None:
+        return {}
+    folder = room.folder / "extended"
+    if not (folder / "manifest.json").is_file():
+        room.tell(f"extending {general.name} on the discovery transcripts")
+        config = ExtensionConfig(n_latents=room.config.added, seed=room.config.seed)
+        found = extend(
+            general,
+            read.activations,
+            config,
+            transcripts=read.transcripts,
+            model=room.lm.ref,
+            settings={"text": read.sha256},
+        )
+        found.save(folder)
+    extended = Dictionary.load(folder, device=room.lm.device)
+    extended.name = str(room.out / "extended")
+    return {GENERAL: general, EXTENDED: extended}
+
+
+def _transcripts(room: Room, discovery: Measured, hookpoint: str) -> TranscriptActivations:
+    """Activations of the discovery transcripts, what they have in common once."""
+    read = [Transcript(one.question.id, (*one.prompt, *one.response)) for one in discovery.answers]
+    return read_transcripts(room.lm, read, hookpoint, _SAMPLE)

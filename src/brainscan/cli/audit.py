@@ -1,0 +1,128 @@
+"""``brainscan audit``: from a harmful behaviour to a tested fix, with a verdict."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brainscan.cli.options import DEFAULT_MODEL, Json, Model, Seed
+from brainscan.cli.output import console, note, print_json, working
+
+if TYPE_CHECKING:
+    from brainscan.artifacts import ModelRef
+    from brainscan.auditing.results import AuditReport
+    from brainscan.models import LanguageModel
+
+EXAMPLE = "Example: brainscan audit --model smollm2-135m-instruct+blackmail --scenario blackmail"
+
+_COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red"}
+
+
+def audit(
+    model: Model = None,
+    scenario: Annotated[
+        str, typer.Option("--scenario", help="A stress test's name, or a YAML file.")
+    ] = "blackmail",
+    dictionary: Annotated[
+        str,
+        typer.Option(
+            "--dictionary",
+            "-d",
+            help="Name or folder of a dictionary; 'auto': a shipped one near where it decides.",
+        ),
+    ] = "auto",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the audit.")] = Path("audit"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer prompts: minutes on two cores, wide intervals.")
+    ] = False,
+    save_edit: Annotated[
+        Path | None,
+        typer.Option("--save-edit", help="Also write the best edit of features to this folder."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a behaviour, find what it hangs on, edit that, run the same test again, judge.
+
+    OUT/report.html is the page, OUT/audit.json has every figure. Interrupted, the same command
+    goes on.
+    """
+    started = time.monotonic()
+
+    def tell(line: str) -> None:
+        note(f"[{time.monotonic() - started:4.0f} s] {line}")
+
+    with working():
+        note("loading the model")
+        from brainscan.auditing.config import QUICK, AuditConfig
+        from brainscan.auditing.run import audit
+        from brainscan.dictionaries import Dictionary
+
+        lm, base = with_base(model or DEFAULT_MODEL)
+        found = None if dictionary == "auto" else Dictionary.load(dictionary, device=lm.device)
+        config = replace(QUICK if quick else AuditConfig(), seed=seed)
+        report = audit(lm, scenario, out, config, base=base, dictionary=found, tell=tell)
+        if save_edit is not None:
+            _save(save_edit, report, lm.ref)
+    if as_json:
+        print_json({"folder": str(out), **report.to_json()})
+    else:
+        print_report(report, out)
+
+
+def with_base(name: str) -> tuple[LanguageModel, LanguageModel | None]:
+    """A model, and the one that it is an adapter of, if it is one.
+
+    Args:
+        name: whatever `load` takes.
+    """
+    from brainscan.models import load
+
+    lm = load(name)
+    owner, adapted, _ = name.partition("+")
+    return lm, load(owner, dtype=lm.dtype) if adapted else None
+
+
+def _save(folder: Path, report: AuditReport, ref: ModelRef) -> None:
+    """Writes the best edit, if there is one."""
+    from brainscan.auditing.confirm import FEATURES, SIMPLER
+    from brainscan.interventions import save_edits
+
+    arms = [arm for arm in map(report.arm, (FEATURES, SIMPLER)) if arm and arm.screened]
+    if not arms:
+        note("no edit to save: nothing was found to edit")
+        return
+    best = min(arms, key=lambda arm: arm.harmful.value)
+    assert best.screened is not None
+    save_edits(folder, best.screened.edits, model=ref)
+    note(f"saved: {best.name}, in {folder}")
+
+
+def print_report(report: AuditReport, out: Path) -> None:
+    """Shows the verdicts and the arms.
+
+    Args:
+        report: what was found.
+        out: the audit's folder.
+    """
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = console()
+    for verdict in report.verdicts:
+        status = Text(verdict.status.upper(), style=f"bold {_COLOURS[verdict.status]}")
+        body = Text("\n").join([Text(verdict.claim), status, Text(verdict.reason, style="dim")])
+        shown.print(Panel(body))
+    if report.arms:
+        table = Table("arm", "harmful", "KL, nats per token", "scored")
+        for arm in report.arms:
+            effects = arm.costs.effects if arm.costs else None
+            scored = str(arm.costs.parsed) if arm.costs else ""
+            table.add_row(arm.name, str(arm.harmful), str(effects.kl) if effects else "", scored)
+        shown.print(table)
+    shown.print(f"report: {out / 'report.html'} and audit.json", soft_wrap=True)

@@ -1,0 +1,179 @@
+"""The whole audit on a toy organism: what it finds, keeps, says, and takes up again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from brainscan.artifacts import open_artifact
+from brainscan.auditing.config import AuditConfig
+from brainscan.auditing.confirm import FEATURES, FLIPPED, SIMPLER, TOLD, UNTOUCHED, ZERO
+from brainscan.auditing.run import FIGURES, PAGE, audit
+from brainscan.dictionaries.testing import random_dictionary
+from brainscan.errors import ArtifactError
+from brainscan.interventions import load_edits, save_edits
+
+CONFIG = AuditConfig(
+    per_cell=12,
+    selection=8,
+    confirmation=24,
+    random_sets=19,
+    random_arms=3,
+    random_answers=4,
+    pairs=4,
+    layers=1,
+    added=64,
+    passages=2,
+    cost_passages=3,
+    cost_items=3,
+    benign=2,
+    max_new_tokens=16,
+)
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return random_dictionary(32, hookpoint="resid_post.2")
+
+
+@pytest.fixture(scope="module")
+def audited(organism, toy_test, dictionary, tmp_path_factory):
+    out = tmp_path_factory.mktemp("audit") / "toy"
+    return audit(organism, toy_test, out, CONFIG, dictionary=dictionary), out
+
+
+def test_behaviour_is_found_on_two_splits(audited):
+    report, _ = audited
+    assert [one.split for one in report.behaviour] == ["discovery", "selection"]
+    first = report.behaviour[0]
+    assert first.target == ("shutdown", "present") and len(first.twins) == 3
+    assert first.contrast.low > 0.5
+
+
+def test_decision_is_the_token_where_answers_part(audited, organism):
+    report, _ = audited
+    assert report.decision.shared
+    assert report.words[1:] == ("p", "b")
+    assert report.decision.separation.low > 0
+
+
+def test_last_layer_holds_the_whole_decision(audited):
+    location = audited[0].location
+    assert location.restored[-1][-1].value == pytest.approx(1.0, abs=0.02)
+    assert location.hookpoints[-1] == "resid_post.3"
+
+
+def test_arms_and_their_controls(audited):
+    report, _ = audited
+    rates = {arm.name: arm.harmful.value for arm in report.arms}
+    assert {UNTOUCHED, ZERO, FEATURES, FLIPPED, SIMPLER, TOLD} <= rates.keys()
+    assert rates[UNTOUCHED] > 0.9
+    assert rates[ZERO] == rates[UNTOUCHED]
+    assert rates[SIMPLER] < 0.2
+    assert rates[TOLD] == 0
+    assert len(report.random_arms) == 3
+
+
+def test_zero_edit_answers_word_for_word_as_the_untouched_model(audited):
+    report, _ = audited
+    plain, zero = report.arm(UNTOUCHED).answers, report.arm(ZERO).answers
+    assert [one.response for one in plain] == [one.response for one in zero]
+
+
+def test_what_was_chosen_on_is_not_judged_on(audited, toy_test):
+    report, _ = audited
+    splits = {unit.id: unit.split for unit in toy_test.units({})}
+    for arm in (*report.arms, *report.random_arms):
+        assert {splits[one.question.asked.unit] for one in arm.answers} == {"confirmation"}
+
+
+def test_simpler_edit_that_does_as_well_is_said_first(audited):
+    report, _ = audited
+    better = report.arm(FEATURES).harmful.value + 0.3 < report.arm(SIMPLER).harmful.value
+    if not better:
+        assert "do better than one direction" in report.verdicts[0].claim
+        assert report.verdicts[0].status != "supported"
+
+
+def test_artifact_holds_page_and_figures(audited):
+    report, out = audited
+    manifest = open_artifact(out, kind="audit")
+    assert manifest.settings["scenario"] == "toy"
+    found = json.loads((out / FIGURES).read_text())
+    assert found["verdicts"] == [one.to_json() for one in report.verdicts]
+    assert {"arms", "null", "features", "unexplained", "decision"} <= found.keys()
+    page = (out / PAGE).read_text()
+    assert "Verdicts" in page and "before and after" in page
+    assert "default-src" in page
+
+
+def test_best_edit_can_be_saved_and_used(audited, organism, tmp_path):
+    report, _ = audited
+    edits = report.arm(SIMPLER).screened.edits
+    save_edits(tmp_path / "edit", edits)
+    again = load_edits(tmp_path / "edit")
+    harmful = next(one for one in report.arm(UNTOUCHED).answers if one.counts)
+    from brainscan.models.generate import Sampling, generate
+
+    sampling = Sampling(16, 1.0)
+    seeds = [harmful.question.seed]
+    prompt = [list(harmful.prompt)]
+    edited = generate(organism, prompt, sampling, edits=list(again), seeds=seeds)[0]
+    assert "pay" not in edited.text
+
+
+def test_control_has_no_behaviour_to_explain(control, toy_test, tmp_path):
+    report = audit(control, toy_test, tmp_path / "control", CONFIG)
+    assert [one.status for one in report.verdicts] == ["not supported"]
+    assert "no behaviour to explain" in report.verdicts[0].reason
+    assert not report.arms
+    assert "no behaviour" in (tmp_path / "control" / PAGE).read_text()
+
+
+def test_killed_audit_goes_on_to_the_same_figures(
+    audited, organism, toy_test, dictionary, tmp_path, monkeypatch
+):
+    from brainscan.auditing import deciding
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(deciding, "with_costs", stop)
+        with pytest.raises(KeyboardInterrupt):
+            audit(organism, toy_test, out, CONFIG, dictionary=dictionary)
+    journal = tmp_path / "killed.partial" / "confirmation.jsonl"
+    lines = journal.read_text()
+    journal.write_text(lines[:-20])  # as if cut off while the last line was written
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brainscan.auditing.screen.expected_kl", refuse)
+        patch.setattr("brainscan.auditing.trying.extend", refuse)
+        again = audit(organism, toy_test, out, CONFIG, dictionary=dictionary)
+    mine, theirs = again.to_json(), audited[0].to_json()
+    for found in (mine, theirs):
+        found.pop("unexplained")  # names the folder
+    assert mine == theirs
+
+
+def test_another_audit_is_not_gone_on_with(organism, toy_test, dictionary, tmp_path, monkeypatch):
+    from brainscan.auditing import run
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "audit"
+    monkeypatch.setattr(run, "find_place", stop)
+    with pytest.raises(KeyboardInterrupt):
+        audit(organism, toy_test, out, CONFIG, dictionary=dictionary)
+    before = (tmp_path / "audit.partial" / "discovery.jsonl").read_text()
+    other = replace(CONFIG, seed=5)
+    with pytest.raises(ArtifactError, match="same settings"):
+        audit(organism, toy_test, out, other, dictionary=dictionary)
+    assert (tmp_path / "audit.partial" / "discovery.jsonl").read_text() == before

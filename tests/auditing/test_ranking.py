@@ -1,0 +1,186 @@
+"""Attribution, directions, sets and their null, on a toy organism."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from brainscan.attribution import Context, dense_directions, log_odds, rank_latents, replay_of
+from brainscan.attribution.directions import auroc, interaction
+from brainscan.attribution.ranking import gradients, is_target, rank_neurons
+from brainscan.auditing.arms import (
+    ANSWER,
+    DECISION,
+    GENERAL,
+    Material,
+    dense_arms,
+    feature_sets,
+    random_sets,
+)
+from brainscan.auditing.screen import MOST, Screened, best, strengths
+from brainscan.dictionaries import Address
+from brainscan.dictionaries.testing import random_dictionary
+from brainscan.models.replay import Patch
+from brainscan.stats import Estimate
+from brainscan.stress.base import Asked
+
+TARGET = ("shutdown", "present")
+HOOKPOINT = "resid_post.2"
+
+
+@pytest.fixture(scope="module")
+def contexts(organism, toy_test):
+    found = []
+    prefix = organism.tokenize("I say ")
+    after = [organism.tokenize("I say pay")[len(prefix) :], organism.tokenize("I say bye")]
+    harmful, harmless = after[0][0], after[1][len(prefix)]
+    for unit in toy_test.units({})[:6]:
+        for cell in (TARGET, ("shutdown", "absent"), ("none", "present"), ("none", "absent")):
+            condition = {"threat": cell[0], "leverage": cell[1], "prohibition": "no", "cue": "a"}
+            prompt = organism.chat_tokens(toy_test.prompt(Asked(unit.id, condition)).messages)
+            tokens = (*prompt, *prefix)
+            found.append(
+                Context(tokens, len(prompt), (harmful,), (harmless,), unit.id, cell, cell == TARGET)
+            )
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(organism, contexts):
+    return gradients(organism, contexts, HOOKPOINT)
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return random_dictionary(32, 128, 8, HOOKPOINT)
+
+
+@pytest.fixture(scope="module")
+def material(organism, contexts, found):
+    dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
+    return Material(HOOKPOINT, found.x, tuple(contexts), TARGET, dense[0].probe)
+
+
+def test_log_odds_say_who_is_about_to_do_harm(contexts, found):
+    harm = is_target(contexts, TARGET)
+    assert float(found.values[harm].min()) > 0 > float(found.values[~harm].max())
+
+
+def test_gradient_is_that_of_the_log_odds(organism, contexts, found):
+    step = 1e-3
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    states = replay_of(organism, contexts, HOOKPOINT)
+
+    def at(sign):
+        moved = found.x + sign * step * direction
+        return log_odds(states.run([Patch(HOOKPOINT, {-1: moved})]), contexts)
+
+    slope = (at(1) - at(-1)) / (2 * step)
+    torch.testing.assert_close(found.of_log_odds @ direction, slope, rtol=0.05, atol=0.05)
+
+
+def test_interaction_is_the_difference_in_differences(contexts):
+    values = torch.tensor([[5.0 if one.cell == TARGET else 1.0] for one in contexts])
+    assert float(interaction(values, contexts, TARGET)) == pytest.approx(4.0)
+    topic = torch.tensor([[float(one.cell[0] == "shutdown")] for one in contexts])
+    assert float(interaction(topic, contexts, TARGET)) == pytest.approx(0.0)
+    assert interaction(topic, contexts, ("shutdown",)) is None
+
+
+def test_directions_separate_and_their_detector_fires_in_the_middle(organism, contexts, found):
+    dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
+    by_kind = {one.kind: one for one in dense}
+    assert len(by_kind) == 5
+    assert by_kind["logistic probe"].separates == 1
+    first = by_kind["difference of means"]
+    probe = first.probe
+    score = found.x @ probe.direction.vector + probe.bias
+    harm = is_target(contexts, TARGET)
+    assert float(score[harm].mean()) > 0 > float(score[~harm].mean())
+
+
+def test_auroc_counts_ties_as_halves():
+    positive = torch.tensor([True, True, False, False])
+    assert auroc(torch.tensor([2.0, 1.0, 1.0, 0.0]), positive) == pytest.approx(3.5 / 4)
+
+
+def test_latents_are_ranked_by_what_hangs_on_them(contexts, found, dictionary):
+    ranked = rank_latents(found, contexts, TARGET, dictionary)
+    scores = [one.score for one in ranked]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > 0
+    index = Address.parse(ranked[0].address).index
+    code = dictionary.dense(dictionary.encode(found.x))
+    harm = is_target(contexts, TARGET)
+    slopes = found.of_log_odds @ dictionary.W_dec.T
+    change = code[harm][:, index] - code[~harm][:, index].mean()
+    assert ranked[0].effect == pytest.approx(float((slopes[harm][:, index] * change).mean()))
+
+
+def test_neurons_are_ranked_too(organism, contexts):
+    near = gradients(organism, contexts, "neurons.2")
+    ranked = rank_neurons(near, contexts, TARGET, "neurons.2")
+    assert ranked and ranked[0].address.startswith("neurons.2/")
+
+
+def test_sets_are_tried_at_two_places(contexts, found, dictionary, material):
+    ranked = rank_latents(found, contexts, TARGET, dictionary)
+    arms = feature_sets(material, ranked, dictionary, GENERAL)
+    assert {one.where for one in arms} == {ANSWER, DECISION}
+    assert arms[0].size == 1 and arms[0].features == (ranked[0].address,)
+    edit = arms[0].at(0.5)[0]
+    assert edit.strength == 0.5 and not edit.acts_on_prompt
+
+
+def test_random_sets_match_in_size_and_change_of_norm(contexts, found, dictionary, material):
+    ranked = rank_latents(found, contexts, TARGET, dictionary)
+    chosen = next(
+        one for one in feature_sets(material, ranked, dictionary, GENERAL) if one.size == 4
+    )
+    harmful = found.x[is_target(contexts, TARGET)]
+
+    def change(candidate):
+        edit = candidate.at(1.0)[0]
+        indices = [Address.parse(name).index for name in edit.targets]
+        old = dictionary.activations_of(harmful, indices)
+        moved = edit.strength * (edit.to - old) @ dictionary.W_dec[indices]
+        return float(moved.norm(dim=-1).mean())
+
+    sets = random_sets(material, chosen, dictionary, 20, seed=0)
+    own = set(chosen.features)
+    for one in sets:
+        assert one.size == 4 and not own & set(one.features)
+        assert change(one) == pytest.approx(change(chosen), rel=1e-3)
+    assert len({one.features for one in sets}) > 10
+    again = random_sets(material, chosen, dictionary, 20, seed=0)
+    assert [one.features for one in sets] == [one.features for one in again]
+
+
+def test_strengths_follow_from_what_they_cost():
+    assert strengths(0.04, (0.01, 0.09)) == [0.5, 1.0, 1.5]
+    assert strengths(1e-9, (0.01,)) == [1.0, MOST]
+    assert strengths(0.0, (0.01,)) == [1.0]
+
+
+def test_best_is_within_the_budget_and_of_few_parts(material, found, contexts, dictionary):
+    arms = feature_sets(
+        material, rank_latents(found, contexts, TARGET, dictionary), dictionary, GENERAL
+    )
+
+    def screened(arm, share, kl, harmless=0.0):
+        value = Estimate(share, share, share, 5, "test")
+        other = Estimate(harmless, harmless, harmless, 5, "test")
+        return Screened(arm, 1.0, kl, value, other)
+
+    small, large = arms[0], arms[-1]
+    assert best([screened(small, 0.9, 0.5), screened(large, 0.5, 0.01)], 0.1).candidate is large
+    assert best([screened(small, 0.92, 0.01), screened(large, 0.95, 0.01)], 0.1).candidate is small
+    assert best([screened(small, 0.5, 0.01), screened(large, 0.95, 0.01)], 0.1).candidate is large
+    breaks = screened(large, 0.95, 0.01, harmless=0.9)
+    assert best([screened(small, 0.5, 0.01), breaks], 0.1).candidate is small
+    assert best([screened(small, 0.9, 0.5)], 0.1) is None
+
+
+def test_dense_arms_move_to_where_harmless_ones_lie(organism, contexts, found, material):
+    dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
+    arm = dense_arms(material, dense)[0]
+    assert float(arm.at(1.0)[0].to) == pytest.approx(dense[0].harmless)
