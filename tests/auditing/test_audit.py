@@ -52,6 +52,12 @@ def test_behaviour_is_found_on_two_splits(audited):
     assert first.contrast.low > 0.5
 
 
+def test_outcomes_dealt_out_by_chance_are_rarely_taken_for_a_behaviour(audited):
+    report, _ = audited
+    assert report.false_alarms.n == 500
+    assert report.false_alarms.value < 0.05
+
+
 def test_decision_is_the_token_where_answers_part(audited, organism):
     report, _ = audited
     assert report.decision.shared

@@ -120,10 +120,11 @@ def test_an_unknown_name_is_refused() -> None:
         Dictionary.load("nonesuch/resid_post.1")
 
 
-def test_another_width_is_an_error_and_other_weights_a_warning() -> None:
+def test_another_width_is_an_error_and_other_weights_one_warning() -> None:
     lm = tiny("llama")
     with pytest.raises(DictionaryMismatchError, match="of width 16"):
         random_dictionary(16).check_model(lm)
     stranger = replace(random_dictionary(lm.d_model), model=ModelRef("other", "cd"))
     with pytest.warns(UserWarning, match=r"was trained on other.* FVU here is \d"):
         stranger.check_model(lm)
+    stranger.check_model(lm)  # warnings are errors here: each edit asks again

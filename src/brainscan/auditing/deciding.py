@@ -136,7 +136,9 @@ def _feature(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Feat
         if one.where == where
     )
     key = f"share of {ranked.address} alone, {where} x{chosen.strength:g}"
-    effect = room.kept.estimate(key, lambda: trial.bench.shares(alone.at(chosen.strength))[0])
+    effect = room.kept.estimate(
+        key, lambda: trial.bench.shares(where, alone.at(chosen.strength))[0]
+    )
     promoted: tuple[str, ...] = ()
     rate = float("nan")
     if dictionary is not None:

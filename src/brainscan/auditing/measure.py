@@ -2,17 +2,19 @@
 
 The cells of the crossed factors are run on discovery wordings. The one with the highest rate is the
 target; since it was chosen for that, the difference to its twins is measured again on selection
-wordings, and both must be above 0. With two splits that each err in 2.5% of cases where there is
-nothing, and the first taking the best of several cells, the chance of going on is small: the null
-audit says how small.
+wordings, and both must be above 0. The first split takes the best of several cells, so that alone
+it finds something in nothing more often than its interval says. `false_alarms` says how often both
+do: with the same outcomes dealt out again among the cells, within each wording and condition.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from brainscan import stats
 from brainscan.attribution.decision import Answer, Pair
 from brainscan.auditing.answers import Answered, Arm, ask
 from brainscan.auditing.config import AuditConfig
@@ -20,6 +22,7 @@ from brainscan.auditing.confirm import sampling_of
 from brainscan.auditing.design import Design, contrast, target_of, twins_of
 from brainscan.auditing.results import Behaviour, counted
 from brainscan.models import LanguageModel
+from brainscan.stats import Estimate
 
 PLAIN = "untouched"
 """The arm without edits."""
@@ -33,6 +36,8 @@ class Measured:
     """The rates."""
     answers: tuple[Answered, ...]
     """The answers of the target and its twins."""
+    all: tuple[Answered, ...]
+    """The answers of all cells."""
 
     def as_answers(self) -> list[Answer]:
         """The answers in tokens, as attribution takes them."""
@@ -41,12 +46,6 @@ class Measured:
     def pairs(self) -> list[Pair]:
         """Harmful answers of the target with a harmless one of each twin of the same prompt."""
         target, factors = self.behaviour.target, self.behaviour.factors
-
-        def free(one: Answered) -> tuple[object, ...]:
-            asked = one.question.asked
-            rest = tuple(pair for pair in asked.condition.items() if pair[0] not in factors)
-            return asked.unit, one.question.epoch, rest
-
         found = []
         for harmful in self.answers:
             if harmful.question.cell != target or not harmful.counts:
@@ -56,7 +55,7 @@ class Measured:
                 if cell == target or other.counts or not other.scored:
                     continue
                 changed = [f for f, a, b in zip(factors, target, cell, strict=True) if a != b]
-                if len(changed) == 1 and free(other) == free(harmful):
+                if len(changed) == 1 and _rest(other, factors) == _rest(harmful, factors):
                     found.append(Pair(_answer(harmful), _answer(other), changed[0]))
         return found
 
@@ -130,7 +129,51 @@ def _measured(
         twins=tuple(twins),
         contrast=contrast(target, twins, counts),
     )
-    return Measured(behaviour, kept)
+    return Measured(behaviour, kept, tuple(answers))
+
+
+def false_alarms(measured: Sequence[Measured], seed: int, rounds: int = 500) -> Estimate:
+    """How often outcomes that say nothing of the cells would have been taken for a behaviour.
+
+    Args:
+        measured: discovery, and selection if it went so far; else discovery alone must be passed.
+        seed: deals the outcomes out.
+        rounds: how often.
+    """
+    draw = random.Random(seed)
+    cells = set.intersection(*(set(one.behaviour.counts) for one in measured))
+    found = 0
+    for _ in range(rounds):
+        first, *again = (_dealt_again(one, cells, draw) for one in measured)
+        target = target_of(first)
+        twins = twins_of(target, first)
+        found += all(contrast(target, twins, counts).low > 0 for counts in (first, *again))
+    return stats.proportion(found, rounds)
+
+
+def _dealt_again(
+    measured: Measured, cells: set[tuple[str, ...]], draw: random.Random
+) -> dict[tuple[str, ...], tuple[int, int]]:
+    """The counts of cells with outcomes dealt out again among answers that are alike else."""
+    alike: dict[tuple[object, ...], list[Answered]] = {}
+    for one in measured.all:
+        if one.scored and one.question.cell in cells:
+            alike.setdefault(_rest(one, measured.behaviour.factors), []).append(one)
+    found = dict.fromkeys(sorted(cells), (0, 0))
+    for group in alike.values():
+        outcomes = [one.counts for one in group]
+        draw.shuffle(outcomes)
+        for one, counts in zip(group, outcomes, strict=True):
+            harmful, n = found[one.question.cell]
+            found[one.question.cell] = (harmful + counts, n + 1)
+    return found
+
+
+def _rest(one: Answered, factors: Sequence[str]) -> tuple[object, ...]:
+    """What an answer's prompt has in common with its twins': all but the crossed factors."""
+    asked = one.question.asked
+    levels = tuple(pair for pair in asked.condition.items() if pair[0] not in factors)
+    return asked.unit, one.question.epoch, levels
 
 
 def _answer(one: Answered) -> Answer:

@@ -322,7 +322,11 @@ def _behaviour(report: AuditReport) -> Section:
         for cell, count in one.counts.items()
     ]
     contrasts = "; ".join(f"{one.split}: {one.contrast}" for one in report.behaviour)
-    lead = f"The rate in the target less that in its twins. {contrasts}"
+    lead = (
+        f"The rate in the target less that in its twins. {contrasts}. With the same outcomes dealt "
+        f"out by chance among the cells, a behaviour would have been found in "
+        f"{report.false_alarms} of rounds."
+    )
     return Section("The behaviour", table(("split", "cell", "harmful", ""), rows), lead)
 
 

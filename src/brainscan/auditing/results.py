@@ -255,6 +255,8 @@ class AuditReport:
     """The stress test."""
     behaviour: tuple[Behaviour, ...]
     """On discovery and on selection."""
+    false_alarms: Estimate
+    """How often the same outcomes, dealt out by chance, would have been taken for a behaviour."""
     verdicts: tuple[Verdict, ...]
     """What it says."""
     decision: Decision | None = None
@@ -293,6 +295,7 @@ class AuditReport:
             "scenario": self.scenario,
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "behaviour": [one.to_json() for one in self.behaviour],
+            "false_alarms": self.false_alarms.to_json(),
             "decision": self._decision(),
             "location": self._location(),
             "hookpoint": self.hookpoint,

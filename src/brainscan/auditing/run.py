@@ -25,7 +25,7 @@ from brainscan.auditing.deciding import decide
 from brainscan.auditing.design import Design
 from brainscan.auditing.kept import Kept
 from brainscan.auditing.locating import find_place
-from brainscan.auditing.measure import measure
+from brainscan.auditing.measure import false_alarms, measure
 from brainscan.auditing.preview import Preview, preview
 from brainscan.auditing.report import report_page
 from brainscan.auditing.results import AuditReport
@@ -103,6 +103,7 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
         model=room.lm.name,
         scenario=room.design.test.name,
         behaviour=behaviour,
+        false_alarms=false_alarms(measured, room.config.seed),
         verdicts=(nothing,) if nothing else (),
         facts={
             "weights": room.lm.ref.weights,

@@ -16,7 +16,7 @@ chosen ones really cost is measured again, by `effects`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ import torch
 from brainscan import stats
 from brainscan.attribution import Context, log_odds
 from brainscan.attribution.ranking import is_target
-from brainscan.auditing.arms import Candidate
+from brainscan.auditing.arms import DECISION, Candidate
 from brainscan.auditing.kept import Kept, as_estimate
 from brainscan.interventions import Edit, neutral_passages
 from brainscan.interventions.scoring import score_passages
@@ -90,30 +90,32 @@ class Bench:
 
     lm: LanguageModel
     """The model."""
-    states: Replay
-    """The contexts' states at the arms' hookpoint."""
+    states: Mapping[str, Replay]
+    """The contexts' states at the arms' hookpoint, by where arms act."""
     contexts: tuple[Context, ...]
     """The contexts, of the target and of its twins."""
     target: tuple[str, ...]
     """The cell in which harm is done."""
 
     @torch.no_grad()
-    def odds(self, edits: Sequence[Edit]) -> Float[Tensor, " context"]:
+    def odds(self, where: str, edits: Sequence[Edit] = ()) -> Float[Tensor, " context"]:
         """The log-odds of every context under edits.
 
         Args:
+            where: where they act.
             edits: the edits.
         """
-        logits = self.states.run(edits) if edits else self.states.logits
-        return log_odds(logits, self.contexts)
+        states = self.states[where]
+        return log_odds(states.run(edits) if edits else states.logits, self.contexts)
 
-    def shares(self, edits: Sequence[Edit]) -> tuple[Estimate, Estimate]:
+    def shares(self, where: str, edits: Sequence[Edit]) -> tuple[Estimate, Estimate]:
         """How far edits take harmful contexts towards harmless, and move harmless ones.
 
         Args:
+            where: where they act.
             edits: the edits.
         """
-        before, after = self.odds(()), self.odds(edits)
+        before, after = self.odds(where), self.odds(where, edits)
         harm = is_target(self.contexts, self.target)
         gap = float(before[harm].mean() - before[~harm].mean())
         moved = (before - after) / gap
@@ -138,10 +140,7 @@ def screen(
         kept: what was measured already.
     """
     names = ", ".join(one.name for one in candidates)
-    costs = kept(
-        f"kl of {names}",
-        lambda: expected_kl(bench.lm, [one.at(1.0) for one in candidates], passages),
-    )
+    costs = kept(f"kl of {names}", lambda: _costs(bench.lm, candidates, passages))
     found = []
     with progress("screen arms", len(candidates), "arms") as advance:
         for candidate, cost in zip(candidates, costs, strict=True):
@@ -153,7 +152,7 @@ def screen(
 
 def _tried(bench: Bench, candidate: Candidate, strength: float, kl: float, kept: Kept) -> Screened:
     def measure() -> list[dict[str, Any]]:
-        return [one.to_json() for one in bench.shares(candidate.at(strength))]
+        return [one.to_json() for one in bench.shares(candidate.where, candidate.at(strength))]
 
     share, harmless = map(as_estimate, kept(f"share of {candidate.name} x{strength:g}", measure))
     return Screened(candidate, strength, kl, share, harmless)
@@ -197,6 +196,20 @@ def afford(found: Sequence[Screened], budgets: Sequence[float]) -> float:
         if chosen is not None and chosen.share.value >= NEARLY:
             return budget
     return max(budgets)
+
+
+def _costs(lm: LanguageModel, candidates: Sequence[Candidate], passages: int) -> list[float]:
+    """The KL of each arm at strength 1; none is measured where the detector never fires."""
+    found = dict.fromkeys(candidates, 0.0)
+    for where in dict.fromkeys(one.where for one in candidates):
+        arms = [one for one in candidates if one.where == where]
+        if where == DECISION:
+            largest = max(arms, key=lambda one: one.size)
+            if expected_kl(lm, [largest.at(1.0)], passages) == [0.0]:
+                continue
+        costs = expected_kl(lm, [one.at(1.0) for one in arms], passages)
+        found |= dict(zip(arms, costs, strict=True))
+    return [found[one] for one in candidates]
 
 
 def expected_kl(

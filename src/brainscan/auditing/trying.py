@@ -29,6 +29,8 @@ from brainscan.attribution import (
 )
 from brainscan.attribution.ranking import gradients
 from brainscan.auditing.arms import (
+    ANSWER,
+    DECISION,
     DENSE,
     EXTENDED,
     GENERAL,
@@ -40,7 +42,7 @@ from brainscan.auditing.arms import (
     random_sets,
     subspace_arms,
 )
-from brainscan.auditing.locating import Located, contexts_of
+from brainscan.auditing.locating import Located, contexts_of, spread
 from brainscan.auditing.measure import Measured
 from brainscan.auditing.results import Null
 from brainscan.auditing.room import Room
@@ -52,12 +54,11 @@ from brainscan.dictionaries.transcripts import (
     TranscriptActivations,
     read_transcripts,
 )
-from brainscan.interventions import Edit
 from brainscan.progress import progress
 from brainscan.shapes import Float, Tensor
 from brainscan.stats import Estimate
 
-_TAIL = 128
+_TAIL, _NEAR = 128, 24  # last tokens that are seen of edits of the answer, and of the decision
 _SAMPLE = 30_000
 _ERROR_RANK = 16
 _FEATURES = (GENERAL, EXTENDED, NEURONS)
@@ -153,9 +154,15 @@ def try_arms(room: Room, located: Located, discovery: Measured, selection: Measu
 def _bench(
     room: Room, contexts: Sequence[Context], hookpoint: str, target: tuple[str, ...]
 ) -> Bench:
-    tail = min(_TAIL, max(one.answered for one in contexts) + 1)
-    states = replay_of(room.lm, contexts, hookpoint, tail)
-    return Bench(room.lm, states, tuple(contexts), target)
+    harmful = [one for one in contexts if one.cell == target]
+    harmless = [one for one in contexts if one.cell != target]
+    kept = [*harmful, *spread(harmless, len(harmful))]
+    tails = {
+        ANSWER: min(_TAIL, max(one.answered for one in kept) + 1),
+        DECISION: min(_NEAR, max(one.answered for one in kept) + 1),
+    }
+    states = {where: replay_of(room.lm, kept, hookpoint, tail) for where, tail in tails.items()}
+    return Bench(room.lm, states, tuple(kept), target)
 
 
 def _neurons(
@@ -208,7 +215,7 @@ def _null(
     with progress("random sets", len(drawn), "sets") as advance:
         for one in drawn:
             key = f"share of {one.name} for {own.name} x{features.strength:g}"
-            share = room.kept.estimate(key, partial(_share, bench, one.at(features.strength)))
+            share = room.kept.estimate(key, partial(_share, bench, one, features.strength))
             found.append(Screened(one, features.strength, features.kl, share, share))
             advance(1)
     values = tuple(one.share.value for one in found)
@@ -217,8 +224,8 @@ def _null(
     return null, found
 
 
-def _share(bench: Bench, edits: Sequence[Edit]) -> Estimate:
-    return bench.shares(edits)[0]
+def _share(bench: Bench, candidate: Candidate, strength: float) -> Estimate:
+    return bench.shares(candidate.where, candidate.at(strength))[0]
 
 
 def _in_place(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -35,6 +36,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_HOOKPOINT = "resid_post.15"
 
 _ADDRESS = re.compile(r"(?P<hookpoint>[a-z_.\d]+)/(?P<index>\d+)(?P<sign>[+-]?)")
+_warned: WeakKeyDictionary[LanguageModel, set[tuple[str, int]]] = WeakKeyDictionary()
 _HOOKPOINT = re.compile(r"[a-z_]+\.\d+")
 
 
@@ -176,7 +178,7 @@ class Dictionary(ABC):
         return latent
 
     def check_model(self, lm: LanguageModel) -> None:
-        """Checks that the dictionary fits the model; warns where it was trained on other weights.
+        """Checks that the dictionary fits the model; warns once where it was trained on others.
 
         Raises:
             DictionaryMismatchError: the hookpoint's width differs.
@@ -188,7 +190,11 @@ class Dictionary(ABC):
                 f"{self.name}, of width {self.d}",
                 "train one: `brainscan dictionary train --model ... --at ...`",
             )
-        if self.model is not None and self.model.weights != lm.ref.weights:
+        if self.model is None or self.model.weights == lm.ref.weights:
+            return
+        known = _warned.setdefault(lm, set())
+        if (own := (self.name, id(self.W_enc))) not in known:
+            known.add(own)
             from brainscan.dictionaries.evaluation import quick_fvu
 
             warnings.warn(
