@@ -16,7 +16,7 @@ from typing import Any
 from bench import report
 from bench.measure import ROOT, machine
 
-BENCHES = ("harvest", "training_step", "end_to_end", "decoding", "memory", "provider")
+BENCHES = ("harvest", "training_step", "end_to_end", "decoding", "replay", "memory", "provider")
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ from brainscan.stress.base import Asked
 
 TARGET = ("shutdown", "present")
 HOOKPOINT = "resid_post.2"
+SIZES = (1, 2, 4, 8)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_neurons_are_ranked_too(organism, contexts):
 
 def test_sets_are_tried_at_two_places(contexts, found, dictionary, material):
     ranked = rank_latents(found, contexts, TARGET, dictionary)
-    arms = feature_sets(material, ranked, dictionary, GENERAL)
+    arms = feature_sets(material, ranked, dictionary, GENERAL, SIZES)
     assert {one.where for one in arms} == {ANSWER, DECISION}
     assert arms[0].size == 1 and arms[0].features == (ranked[0].address,)
     edit = arms[0].at(0.5)[0]
@@ -134,7 +135,7 @@ def test_sets_are_tried_at_two_places(contexts, found, dictionary, material):
 def test_random_sets_match_in_size_and_change_of_norm(contexts, found, dictionary, material):
     ranked = rank_latents(found, contexts, TARGET, dictionary)
     chosen = next(
-        one for one in feature_sets(material, ranked, dictionary, GENERAL) if one.size == 4
+        one for one in feature_sets(material, ranked, dictionary, GENERAL, SIZES) if one.size == 4
     )
     harmful = found.x[is_target(contexts, TARGET)]
 
@@ -163,7 +164,7 @@ def test_strengths_follow_from_what_they_cost():
 
 def test_best_is_within_the_budget_and_of_few_parts(material, found, contexts, dictionary):
     arms = feature_sets(
-        material, rank_latents(found, contexts, TARGET, dictionary), dictionary, GENERAL
+        material, rank_latents(found, contexts, TARGET, dictionary), dictionary, GENERAL, SIZES
     )
 
     def screened(arm, share, kl, harmless=0.0):

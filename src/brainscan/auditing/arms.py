@@ -28,9 +28,6 @@ from brainscan.shapes import Float, Tensor
 ANSWER, DECISION = "every token of the answer", "where the detector fires"
 """Where an arm's edit acts."""
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-"""How many features a set has."""
-
 GENERAL, EXTENDED, NEURONS, DENSE = "features", "features, extended", "neurons", "direction"
 RANDOM, REPLACED = "random features", "directions in place of the extension"
 """Kinds of arms."""
@@ -84,7 +81,11 @@ class Material:
 
 
 def feature_sets(
-    material: Material, ranked: Sequence[Ranked], dictionary: Dictionary | None, kind: str
+    material: Material,
+    ranked: Sequence[Ranked],
+    dictionary: Dictionary | None,
+    kind: str,
+    sizes: Sequence[int],
 ) -> list[Candidate]:
     """Sets of the features that matter most, of each size, at both places.
 
@@ -93,10 +94,10 @@ def feature_sets(
         ranked: the features, those that matter most first.
         dictionary: the latents' dictionary; None for neurons.
         kind: what the arms are called.
+        sizes: how many features a set has; larger ones than there are features have all.
     """
-    sizes = sorted({min(size, len(ranked)) for size in SIZES if ranked})
     found = []
-    for size in sizes:
+    for size in sorted({min(size, len(ranked)) for size in sizes if ranked}):
         names = tuple(one.address for one in ranked[:size])
         to = torch.tensor([one.harmless for one in ranked[:size]])
         found += _both(material, f"top {size} {kind}", kind, names, to, dictionary, names)

@@ -37,6 +37,8 @@ class AuditConfig:
     """Whether residuals of the prompt are exchanged too."""
     added: int = 1024
     """Latents that extend a dictionary."""
+    sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    """How many features a set has."""
     budgets: tuple[float, ...] = (0.01, 0.03, 0.1)
     """KL on neutral text at which arms are compared, nats per token."""
     passages: int = 24
@@ -73,7 +75,8 @@ QUICK = AuditConfig(
     pairs=4,
     layers=3,
     prompt=False,
-    passages=12,
+    sizes=(1, 4, 16, 64),
+    passages=8,
     cost_passages=40,
     cost_items=60,
     benign=20,

@@ -132,7 +132,7 @@ def _feature(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Feat
     dictionary, trial = tried.dictionaries.get(kind), tried.trials[kind]
     alone = next(
         one
-        for one in feature_sets(trial.material, [ranked], dictionary, kind)
+        for one in feature_sets(trial.material, [ranked], dictionary, kind, [1])
         if one.where == where
     )
     key = f"share of {ranked.address} alone, {where} x{chosen.strength:g}"

@@ -121,7 +121,7 @@ def try_arms(room: Room, located: Located, discovery: Measured, selection: Measu
     }
     arms = dense_arms(material, dense)
     for kind, dictionary in dictionaries.items():
-        arms += feature_sets(material, ranked[kind], dictionary, kind)
+        arms += feature_sets(material, ranked[kind], dictionary, kind, room.config.sizes)
     arms += _in_place(material, dictionaries, sample, room.config.seed)
     room.tell(f"screening {len(arms)} arms")
     trial = contexts_of(room, located.decision, selection)
@@ -182,7 +182,7 @@ def _neurons(
     x = gradients(room.lm, contexts, before).x
     detector = dense_directions(room.lm, before, x, contexts, target)[0].probe
     material = Material(hookpoint, found.x, tuple(contexts), target, detector)
-    arms = feature_sets(material, ranked, None, NEURONS)
+    arms = feature_sets(material, ranked, None, NEURONS, room.config.sizes)
     bench, config = _bench(room, trial, before, target), room.config
     screened = screen(bench, arms, config.budgets, config.passages, room.kept)
     return Trial(material, bench), ranked, screened
