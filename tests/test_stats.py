@@ -189,3 +189,41 @@ def test_the_exponential_of_a_change_and_of_its_interval():
     assert math.isclose(found.low, math.exp(change.low))
     assert math.isclose(found.high, math.exp(change.high))
     assert (found.n, found.method) == (change.n, change.method)
+
+
+def test_a_change_over_clusters_has_an_error_even_where_all_agree():
+    first, second = [True] * 40, [False] * 40
+    clusters = [n % 5 for n in range(40)]
+    found = stats.clustered_change(first, second, clusters)
+    assert found.difference.value == 1 and found.difference.low < 0.9 and found.difference.n == 5
+    assert 0 < found.chance < 0.001
+    none = stats.clustered_change(first, first, clusters)
+    assert none.difference.value == 0 and none.difference.low < 0 < none.difference.high
+    assert none.chance == 1
+
+
+def test_a_change_that_is_all_of_one_cluster_is_not_sure():
+    clusters = [n % 5 for n in range(100)]
+    first = [one == 0 for one in clusters]
+    alone = stats.clustered_change(first, [False] * 100, clusters)
+    spread = stats.clustered_change([n % 4 == 0 for n in range(100)], [False] * 100, clusters)
+    assert alone.difference.value == pytest.approx(0.2)
+    assert alone.chance > 0.2 and spread.chance < 0.01
+
+
+def test_changes_by_chance_of_clusters_are_found_as_often_as_said():
+    random = np.random.default_rng(0)
+    found = 0
+    for _ in range(300):
+        rates = 1 / (1 + np.exp(-random.normal(0, 1, size=(2, 5))))
+        clusters = np.repeat(np.arange(5), 20)
+        first, second = (random.random(100) < rates[arm][clusters] for arm in (0, 1))
+        change = stats.clustered_change(first.tolist(), second.tolist(), clusters.tolist())
+        found += change.chance < 0.05
+    assert found / 300 < 0.09
+
+
+def test_a_change_over_one_cluster_or_none_says_nothing():
+    one = stats.clustered_change([True], [False], ["a"])
+    assert (one.difference.low, one.difference.high) == (-1, 1) and math.isnan(one.chance)
+    assert stats.clustered_change([], [], []).difference.n == 0

@@ -13,6 +13,9 @@
 6. A difference of two shares: Newcombe's hybrid score interval (Newcombe 1998, method 10); of two
    shares of the same units, his interval for pairs (Newcombe 1998b, method 10), which has a width
    even where no pair differs.
+7. A difference of two shares of the same units that come in a few clusters: t over the clusters,
+   with a standard error never below that of so many independent pairs, counted with one more pair
+   of each kind than there is; so that clusters which agree by chance don't look certain.
 
 All intervals are at 95%. The bootstrap is seeded: the same data gives the same interval.
 """
@@ -22,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brainscan.errors import UsageError
 
@@ -238,6 +241,45 @@ def paired_risk_difference(both: int, only_first: int, only_second: int, n: int)
     low = value - reach(a.value - a.low, b.high - b.value)
     high = value + reach(a.high - a.value, b.value - b.low)
     return Estimate(value, low, high, n, "newcombe, paired")
+
+
+class ClusteredChange(NamedTuple):
+    """A difference of two shares over clusters, and its chance if there is none."""
+
+    difference: Estimate
+    chance: float
+
+
+def clustered_change(
+    first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable]
+) -> ClusteredChange:
+    """The difference of two shares of the same units, which come in clusters; n is their number.
+
+    Args:
+        first: whether each unit has it the first time.
+        second: whether it has it the second time.
+        clusters: what each unit belongs to.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    if not clusters:
+        return ClusteredChange(Estimate(math.nan, -1.0, 1.0, 0, "t over clusters"), math.nan)
+    change = np.array(first, float) - np.array(second, float)
+    ids = _numbered(clusters, len(change))
+    n, groups, value = len(change), int(ids.max()) + 1, float(change.mean())
+    if groups == 1:
+        return ClusteredChange(Estimate(value, -1.0, 1.0, 1, "t over clusters"), math.nan)
+    sums = np.bincount(ids, weights=change - value)
+    spread = math.sqrt(groups / (groups - 1) * float((sums**2).sum())) / n
+    up, down = (float((change == sign).sum() + 1) / (n + 2) for sign in (1, -1))
+    least = math.sqrt((up + down - (up - down) ** 2) / n)
+    error = max(spread, least)
+    half = float(t.ppf(0.975, groups - 1)) * error
+    estimate = Estimate(
+        value, max(-1.0, value - half), min(1.0, value + half), groups, "t over clusters"
+    )
+    return ClusteredChange(estimate, 2 * float(t.sf(abs(value) / error, groups - 1)))
 
 
 def holm(chances: Sequence[float]) -> list[float]:

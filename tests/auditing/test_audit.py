@@ -96,17 +96,41 @@ def test_what_was_chosen_on_is_not_judged_on(audited, toy_test):
 
 
 def test_simpler_edit_that_does_as_well_is_said_first(audited):
+    """The toy's dictionary is random: its features are no match for the difference of means."""
     report, _ = audited
-    better = report.arm(FEATURES).harmful.value + 0.3 < report.arm(SIMPLER).harmful.value
-    if not better:
-        assert "do better than one direction" in report.verdicts[0].claim
-        assert report.verdicts[0].status != "supported"
+    assert report.arm(FEATURES).left.value >= report.arm(SIMPLER).left.value
+    first = report.verdicts[0]
+    assert "do better than one direction" in first.claim
+    assert first.status == "not supported" and "as well or better" in first.reason
+
+
+def test_what_was_not_measured_is_not_said(audited):
+    report, _ = audited
+    assert report.arm(FLIPPED).screened is None
+    assert report.arm(FLIPPED).strength == -report.arm(FEATURES).strength
+    assert all(arm.screened is None and arm.costs is None for arm in report.random_arms)
+
+
+def test_told_arm_has_the_noise_of_the_untouched_one(audited):
+    report, _ = audited
+    seeds = [[one.question.seed for one in report.arm(n).answers] for n in (UNTOUCHED, TOLD)]
+    assert seeds[0] == seeds[1]
+
+
+def test_null_is_of_confirmation_answers_and_different_sets(audited):
+    report, _ = audited
+    assert 0 < len(report.null.values) <= 19
+    assert report.null.rank <= len(report.null.values) + 1
+    sets = [frozenset(arm.candidate.features) for arm in report.random_arms]
+    assert len(set(sets)) == len(sets)
+    assert not set().union(*sets) & set(report.arm(FEATURES).candidate.features)
 
 
 def test_artifact_holds_page_and_figures(audited):
     report, out = audited
     manifest = open_artifact(out, kind="audit")
     assert manifest.settings["scenario"] == "toy"
+    assert len(manifest.settings["prompts"]) == 64
     found = json.loads((out / FIGURES).read_text())
     assert found["verdicts"] == [one.to_json() for one in report.verdicts]
     assert {"arms", "null", "features", "unexplained", "decision"} <= found.keys()
@@ -117,7 +141,8 @@ def test_artifact_holds_page_and_figures(audited):
 
 def test_best_edit_can_be_saved_and_used(audited, organism, tmp_path):
     report, _ = audited
-    edits = report.arm(SIMPLER).screened.edits
+    arm = report.arm(SIMPLER)
+    edits = arm.candidate.at(arm.strength)
     save_edits(tmp_path / "edit", edits)
     again = load_edits(tmp_path / "edit")
     harmful = next(one for one in report.arm(UNTOUCHED).answers if one.counts)

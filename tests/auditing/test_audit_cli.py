@@ -77,7 +77,7 @@ def test_audit_prints_verdicts(model, dictionary, capsys):
     )
     shown = capsys.readouterr()
     assert code == 0, shown.err
-    assert "SUPPORTED" in shown.out and "untouched" in shown.out
+    assert "do better than one direction" in shown.out and "untouched" in shown.out
     assert Path("audit/audit.json").is_file()
 
 
@@ -88,7 +88,7 @@ def test_demo_shows_the_harm_and_what_it_would_have_written(model, dictionary, c
     told = " ".join((shown.err + shown.out).split())
     assert "what it is told" in told
     assert "I say pay. X" in told and "I say bye. X" in told
-    assert told.index("I say pay. X") < told.index("SUPPORTED")
+    assert told.index("I say pay. X") < told.index("do better than one direction")
     assert Path("report/report.html").is_file()
 
 

@@ -83,7 +83,9 @@ def test_a_place_where_chance_decides_is_no_decision(organism, odds):
     odds[20] = finding._Odds(1.0, 0.5)  # the harmless answer might have gone on the other way
     first, second = (10, 11, 12, 20, 10, 11, 12, 22), (10, 11, 12, 21, 10, 11, 12, 23)
     found = find_decision(organism, [Pair(answer(first), answer(second), "x")])
-    assert found.harmful == (22,)
+    assert found.harmful == (22,) and found.nth == 1
+    contexts = decision_contexts(found, [answer(first), answer((10, 11, 12, 22))])
+    assert [one.tokens[4:] for one in contexts] == [(10, 11, 12, 20, 10, 11, 12)]
 
 
 def test_each_pair_may_have_its_own(organism, odds):

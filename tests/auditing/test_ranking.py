@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from brainscan.attribution import Context, dense_directions, log_odds, rank_latents, replay_of
+from brainscan.attribution.decision import _read
 from brainscan.attribution.directions import auroc, interaction
+from brainscan.attribution.location import locate, residuals
 from brainscan.attribution.ranking import gradients, is_target, rank_neurons
 from brainscan.auditing.arms import (
     ANSWER,
@@ -40,9 +44,7 @@ def contexts(organism, toy_test):
             condition = {"threat": cell[0], "leverage": cell[1], "prohibition": "no", "cue": "a"}
             prompt = organism.chat_tokens(toy_test.prompt(Asked(unit.id, condition)).messages)
             tokens = (*prompt, *prefix)
-            found.append(
-                Context(tokens, len(prompt), (harmful,), (harmless,), unit.id, cell, cell == TARGET)
-            )
+            found.append(Context(tokens, len(prompt), (harmful,), (harmless,), unit.id, cell))
     return found
 
 
@@ -151,7 +153,8 @@ def test_random_sets_match_in_size_and_change_of_norm(contexts, found, dictionar
     for one in sets:
         assert one.size == 4 and not own & set(one.features)
         assert change(one) == pytest.approx(change(chosen), rel=1e-3)
-    assert len({one.features for one in sets}) > 10
+    assert len({frozenset(one.features) for one in sets}) == len(sets) == 20
+    assert all(one.at(1.0)[0].strength <= 3.0 for one in sets)
     again = random_sets(material, chosen, dictionary, 20, seed=0)
     assert [one.features for one in sets] == [one.features for one in again]
 
@@ -185,3 +188,58 @@ def test_dense_arms_move_to_where_harmless_ones_lie(organism, contexts, found, m
     dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
     arm = dense_arms(material, dense)[0]
     assert float(arm.at(1.0)[0].to) == pytest.approx(dense[0].harmless)
+
+
+def test_one_feature_has_as_many_different_stand_ins_as_are_active(
+    contexts, found, dictionary, material
+):
+    ranked = rank_latents(found, contexts, TARGET, dictionary)
+    chosen = feature_sets(material, ranked, dictionary, GENERAL, [1])[0]
+    active = int((dictionary.dense(dictionary.encode(found.x)) > 0).any(0).sum())
+    sets = random_sets(material, chosen, dictionary, 199, seed=0)
+    assert len({one.features for one in sets}) == len(sets) < active
+
+
+def test_no_sets_where_too_few_features_are_active(contexts, found, material):
+    small = random_dictionary(32, 8, 8, HOOKPOINT)
+    ranked = rank_latents(found, contexts, TARGET, small)
+    chosen = feature_sets(material, ranked, small, GENERAL, [8])[0]
+    assert random_sets(material, chosen, small, 19, seed=0) == []
+
+
+def test_edits_before_anything_is_written_act_on_the_prompt(organism, contexts, found):
+    bare = [replace(one, tokens=one.tokens[: one.prompt_length]) for one in contexts]
+    dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
+    early = Material(HOOKPOINT, found.x, tuple(bare), TARGET, dense[0].probe)
+    arms = dense_arms(early, dense)
+    assert {one.where for one in arms} == {DECISION}
+    assert arms[0].at(1.0)[0].acts_on_prompt
+
+
+def test_a_twins_residual_restores_all_at_the_last_token_of_the_last_layer(organism, contexts):
+    pairs = [(contexts[n], contexts[n + 1]) for n in range(0, 24, 4)]
+    for prompt in (True, False):
+        found = locate(organism, pairs, residuals(organism, 1), prompt=prompt)
+        assert found.restored[-1][-1].value == pytest.approx(1.0, abs=0.01)
+        assert 0 <= found.settled < 4
+        assert found.columns[-1].startswith("-1")
+
+
+def test_location_of_a_decision_at_the_first_token(organism, contexts):
+    bare = [replace(one, tokens=one.tokens[: one.prompt_length]) for one in contexts]
+    pairs = [(bare[n], bare[n + 1]) for n in range(0, 24, 4)]
+    for prompt in (True, False):
+        found = locate(organism, pairs, residuals(organism, 2), prompt=prompt)
+        assert found.restored[-1][-1].value == pytest.approx(1.0, abs=0.01)
+
+
+def test_log_odds_of_many_contexts_are_those_of_each(organism, contexts):
+    """Contexts that begin others share their pass, and several may end at one token."""
+    several = []
+    for one in contexts[:6]:
+        several += [one, replace(one, harmful=one.harmless, harmless=one.harmful)]
+        several.append(replace(one, tokens=one.tokens[:-1]))
+    found = _read(organism, several)
+    for one, value in zip(several, found, strict=True):
+        logits = organism.forward(torch.tensor([one.tokens]))[:, -1]
+        assert value == pytest.approx(float(log_odds(logits, [one])[0]), abs=1e-3)

@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from brainscan import stats
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.design import Question
 from brainscan.auditing.results import (
@@ -28,14 +27,14 @@ from brainscan.auditing.verdicts import (
     prevents,
 )
 from brainscan.interventions import Effects
-from brainscan.stats import Estimate
+from brainscan.stats import ClusteredChange, Estimate
 from brainscan.stress.base import Asked
 
 
 def answers(harmful, n, unscored=0):
     def one(number):
         stages = {"parsed": number >= unscored, "harmful": unscored <= number < unscored + harmful}
-        asked = Asked(f"p{number}", {"threat": "shutdown"})
+        asked = Asked(f"p{number % 5}", {"threat": "shutdown", "number": str(number)})
         return Answered(Question(asked, 1, ()), (1,), (2,), "", True, stages)
 
     return tuple(one(number) for number in range(n))
@@ -45,18 +44,15 @@ def estimate(value, low, high, n=100):
     return Estimate(float(value), float(low), float(high), n, "test")
 
 
-def arm(harmful, n=50, *, change=None, adjusted=1.0, parsed=None, unscored=0, name="an arm"):
-    costs = Costs(
-        None, stats.proportion(n - unscored, n), None, parsed_change=parsed or estimate(0, 0, 0)
-    )
-    return FrozenArm(
-        name, "kind", answers(harmful, n, unscored), None, costs, change, 0.0, adjusted
-    )
+def arm(harmful, n=50, *, change=None, adjusted=1.0, unscored=0, name="an arm"):
+    found = answers(harmful, n, unscored)
+    return FrozenArm(name, "kind", found, change=change, adjusted=adjusted)
 
 
 UNTOUCHED = arm(45, name="untouched")
 WORKS = arm(2, change=estimate(0.86, 0.7, 0.95), adjusted=1e-6)
 NULL = Null("set", 0.9, (0.1,) * 99)
+MOST = estimate(0.8, 0.7, 0.9)
 
 
 def behaviour(low, split="discovery"):
@@ -76,25 +72,33 @@ def test_unknown_contrast_is_no_behaviour():
     assert no_behaviour([behaviour(math.nan)]).status == NOT_SUPPORTED
 
 
+def explained(share):
+    return Explained("d", share, share, share, share, 0.9, 0.2)
+
+
+def works():
+    return prevents(WORKS, UNTOUCHED, "It")
+
+
 def test_an_edit_that_works():
-    assert prevents(WORKS, UNTOUCHED, "It").status == SUPPORTED
+    assert works().status == SUPPORTED
 
 
 def test_harm_that_fell_because_the_model_broke():
-    broken = arm(
-        0,
-        change=estimate(0.9, 0.8, 1),
-        adjusted=1e-6,
-        parsed=estimate(-0.6, -0.8, -0.4),
-        unscored=30,
-    )
+    """Answers that nobody can score count as harmful."""
+    broken = arm(0, change=estimate(0.0, -0.1, 0.1), unscored=48)
     found = prevents(broken, UNTOUCHED, "It")
-    assert found.status == NOT_SUPPORTED and "the model broke" in found.reason
+    assert found.status == NOT_SUPPORTED and "48 of its 50 answers cannot be scored" in found.reason
+
+
+def test_a_small_fall_is_not_enough_however_sure_it_is():
+    little = arm(37, change=estimate(0.16, 0.1, 0.2), adjusted=1e-6)
+    assert prevents(little, UNTOUCHED, "It").status == NOT_SUPPORTED
 
 
 def test_an_edit_that_does_nothing_is_told_from_one_nobody_knows_of():
     nothing = arm(45, change=estimate(0.0, -0.03, 0.03))
-    unknown = arm(40, change=estimate(0.1, -0.05, 0.25), adjusted=0.2)
+    unknown = arm(24, change=estimate(0.42, -0.05, 0.8), adjusted=0.2)
     assert prevents(nothing, UNTOUCHED, "It").status == NOT_SUPPORTED
     assert prevents(unknown, UNTOUCHED, "It").status == INCONCLUSIVE
 
@@ -105,40 +109,53 @@ def test_a_rise_does_not_prevent():
 
 
 def test_features_carry_only_where_random_sets_do_not():
-    works = prevents(WORKS, UNTOUCHED, "It")
-    assert carries(works, NULL, None, None).status == SUPPORTED
+    assert carries(works(), NULL, None, explained(MOST)).status == SUPPORTED
     common = Null("set", 0.1, (0.2,) * 50 + (0.0,) * 49)
     assert common.rank == 51 and common.p == 0.51
-    assert carries(works, common, None, None).status == NOT_SUPPORTED
+    assert carries(works(), common, None, explained(MOST)).status == NOT_SUPPORTED
+
+
+def test_features_that_restore_little_do_not_mediate():
+    little = explained(estimate(0.02, 0.0, 0.04))
+    assert carries(works(), NULL, None, little).status == NOT_SUPPORTED
+    unsure = explained(estimate(0.45, 0.2, 0.7))
+    assert carries(works(), NULL, None, unsure).status == INCONCLUSIVE
 
 
 def test_features_do_not_carry_if_their_opposite_works_too():
-    works = prevents(WORKS, UNTOUCHED, "It")
     flipped = arm(5, change=estimate(0.8, 0.6, 0.9))
-    found = carries(works, NULL, flipped, None)
+    found = carries(works(), NULL, flipped, explained(MOST))
     assert found.status == NOT_SUPPORTED and "sign-flipped" in found.reason
 
 
-def test_no_features_to_test_is_inconclusive():
-    works = prevents(WORKS, UNTOUCHED, "It")
-    assert carries(works, None, None, None).status == INCONCLUSIVE
+def test_what_is_not_known_is_inconclusive():
+    unknown = prevents(arm(24, change=estimate(0.4, -0.05, 0.8), adjusted=0.2), UNTOUCHED, "It")
+    few = Null("set", 0.9, (0.1,) * 9)
+    assert carries(works(), None, None, explained(MOST)).status == INCONCLUSIVE
+    assert carries(works(), few, None, explained(MOST)).status == INCONCLUSIVE
+    assert carries(works(), NULL, None, None).status == INCONCLUSIVE
+    assert carries(unknown, NULL, None, explained(MOST)).status == INCONCLUSIVE
 
 
-def test_what_they_explain_is_said():
-    share = estimate(0.4, 0.3, 0.5)
-    explained = Explained("d", share, share, share, share, 0.9, 0.2)
-    found = carries(prevents(WORKS, UNTOUCHED, "It"), NULL, None, explained)
-    assert "0.4" in found.reason
+def compared(features, simpler, change, chance):
+    both = [prevents(one, UNTOUCHED, "It") for one in (features, simpler)]
+    return beats(features, simpler, ClusteredChange(change, chance), *both)
 
 
 def test_features_must_do_better_than_a_direction():
-    direction = arm(20)
-    better = beats(WORKS, direction, estimate(0.4, 0.2, 0.5), 0.001)
-    same = beats(WORKS, WORKS, estimate(0.0, -0.04, 0.04), 1.0)
-    unknown = beats(WORKS, direction, estimate(0.1, -0.05, 0.3), 0.3)
+    weak = arm(40, change=estimate(0.1, 0.0, 0.2), adjusted=0.04)
+    better = compared(WORKS, weak, estimate(0.76, 0.6, 0.9), 0.001)
+    same = compared(WORKS, WORKS, estimate(0.0, -0.04, 0.04), 1.0)
+    unknown = compared(WORKS, WORKS, estimate(0.1, -0.05, 0.3), 0.3)
     statuses = [better.status, same.status, unknown.status]
     assert statuses == [SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE]
     assert "as well or better" in same.reason
+
+
+def test_where_neither_works_nothing_is_said_of_which_is_better():
+    weak = arm(44, change=estimate(0.02, 0.0, 0.04))
+    found = compared(weak, weak, estimate(0.0, -0.04, 0.04), 1.0)
+    assert found.status == INCONCLUSIVE and "neither" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -151,7 +168,8 @@ def test_equivalence_needs_both_ends_within_the_margin(low, high, even):
 def test_costs():
     def costed(change):
         effects = Effects(*[estimate(0.5, 0.4, 0.6)] * 4, capability_change=change)
-        return FrozenArm("a", "k", answers(1, 10), None, Costs(effects, change, None, None, change))
+        costs = Costs(effects, change, None, None, change)
+        return FrozenArm("a", "k", answers(1, 10), costs=costs)
 
     free = costs_nothing(costed(estimate(0, -0.02, 0.02)), "It")
     dear = costs_nothing(costed(estimate(-0.2, -0.3, -0.1)), "It")

@@ -34,8 +34,6 @@ class Context:
     """What it has in common with others: the persona-wording."""
     cell: tuple[str, ...] = ()
     """The levels of the factors that are crossed."""
-    harm: bool = False
-    """Whether the answer that it is taken from went on to harm."""
 
     @property
     def answered(self) -> int:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from statistics import fmean
+from statistics import fmean, mode
 from typing import NamedTuple
 
 import torch
@@ -47,7 +47,6 @@ class Answer(NamedTuple):
     response: tuple[int, ...]
     unit: str = ""
     cell: tuple[str, ...] = ()
-    harm: bool = False
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -101,6 +100,8 @@ class Decision:
 
     before: tuple[int, ...]
     """The tokens before it; none where each pair has its own decision."""
+    nth: int
+    """How often these stand in an answer before they stand there."""
     harmful: tuple[int, ...]
     """Tokens that begin a harmful continuation."""
     harmless: tuple[int, ...]
@@ -143,6 +144,7 @@ def find_decision(lm: LanguageModel, pairs: Sequence[Pair]) -> Decision:
     kept = [(pair, one) for pair, one in zip(pairs, own, strict=True) if one is not None]
     return Decision(
         before=(),
+        nth=0,
         harmful=(),
         harmless=(),
         found=stats.proportion(len(kept), len(pairs)),
@@ -160,24 +162,24 @@ def decision_contexts(decision: Decision, answers: Sequence[Answer]) -> list[Con
     """
     found = []
     for answer in answers:
-        place = place_of(decision.before, answer)
+        place = place_of(decision.before, answer, decision.nth)
         if place is not None:
             context = _context(answer, place, Parting(decision.before, 0, 0))
             found.append(replace(context, harmful=decision.harmful, harmless=decision.harmless))
     return found
 
 
-def place_of(before: Sequence[int], answer: Answer) -> int | None:
-    """Where in an answer the decision is, if it comes to it: the first place after these tokens.
+def place_of(before: Sequence[int], answer: Answer, nth: int = 0) -> int | None:
+    """Where in an answer the decision is, if it comes to it: the place after these tokens.
 
     Args:
         before: the tokens.
         answer: the answer; the tokens may be the last of its prompt.
+        nth: how often they stand there before.
     """
     n, tokens = len(before), answer.read
-    ends = range(n, len(tokens) + 1)
-    place = next((end for end in ends if tokens[end - n : end] == tuple(before)), None)
-    return None if place is None else place - len(answer.read) + len(answer.response)
+    ends = [end for end in range(n, len(tokens) + 1) if tokens[end - n : end] == tuple(before)]
+    return ends[nth] - len(tokens) + len(answer.response) if len(ends) > nth else None
 
 
 def partings(harmful: Answer, harmless: Answer) -> list[Placed]:
@@ -298,21 +300,30 @@ def _decision(
     apart: Sequence[Sequence[_Odds]],
     chosen: Parting,
 ) -> Decision:
-    contexts, values, units = [], [], []
+    contexts, values, units, earlier = [], [], [], []
     for pair, found, own in zip(pairs, placed, apart, strict=True):
         for one, value in zip(found, own, strict=True):
             if one.parting == chosen:
                 contexts.append(_contexts(pair, one))
                 values.append(value)
                 units.append(pair.harmful.unit)
+                until = pair.harmful._replace(response=pair.harmful.response[: one.in_harmful])
+                earlier.append(_count(chosen.before, until.read) - 1)
     return Decision(
         before=chosen.before,
+        nth=mode(earlier),
         harmful=(chosen.harmful,),
         harmless=(chosen.harmless,),
         found=stats.proportion(len(contexts), len(pairs)),
         separation=_separation(values, units),
         pairs=tuple(contexts),
     )
+
+
+def _count(tokens: tuple[int, ...], row: tuple[int, ...]) -> int:
+    """How often some tokens stand in a row."""
+    n = len(tokens)
+    return sum(row[end - n : end] == tokens for end in range(n, len(row) + 1))
 
 
 def _contexts(pair: Pair, placed: Placed) -> tuple[Context, Context]:
@@ -330,5 +341,4 @@ def _context(answer: Answer, place: int, parting: Parting) -> Context:
         harmless=(parting.harmless,),
         unit=answer.unit,
         cell=answer.cell,
-        harm=answer.harm,
     )

@@ -178,6 +178,8 @@ def _principal(x: Float[Tensor, "context d"]) -> Tensor:
 
 def _output(lm: LanguageModel, contexts: Sequence[Context]) -> Tensor:
     rows = unembedding(lm).detach()
-    harmful = sorted({token for one in contexts for token in one.harmful})
-    harmless = sorted({token for one in contexts for token in one.harmless})
-    return rows[harmful].mean(0) - rows[harmless].mean(0)
+    each = [
+        rows[list(one.harmful)].mean(0) - rows[list(one.harmless)].mean(0)
+        for one in dict.fromkeys(contexts)
+    ]
+    return torch.stack(each).mean(0)

@@ -26,7 +26,7 @@ from brainscan.attribution.contexts import Context, log_odds, replay_of
 from brainscan.models import LanguageModel, capture
 from brainscan.models.replay import Patch
 from brainscan.progress import progress
-from brainscan.shapes import Float, Tensor
+from brainscan.shapes import Bool, Float, Tensor
 from brainscan.stats import Estimate
 
 _LAST = 6
@@ -54,7 +54,8 @@ class Location:
     def settled(self) -> int:
         """The first row at which the last token alone holds half of what it holds at most."""
         last = [row[-1].value for row in self.restored]
-        return next(n for n, value in enumerate(last) if value >= _HALF * max(last))
+        enough = (n for n, value in enumerate(last) if value >= _HALF * max(last) > 0)
+        return next(enough, len(last) - 1)
 
 
 def locate(
@@ -73,8 +74,8 @@ def locate(
         prompt: whether the prompt's tokens are patched too, which takes most of the time.
     """
     harmful, harmless = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    groups = [_groups(*pair, prompt=prompt) for pair in pairs]
     last = min(_in_common(*pair) for pair in pairs)
+    groups = [_groups(*pair, last, prompt=prompt) for pair in pairs]
     names = [str(-n) for n in range(last, 0, -1)]
     columns = [
         name for name in (PROMPT, SLOTS, REST, *names) if any(map_.get(name) for map_ in groups)
@@ -92,7 +93,8 @@ def locate(
                 places = [group.get(column, {}) for group in groups]
                 patch = _put_in(hookpoint, own[hookpoint], twins[hookpoint], places)
                 gone = before - log_odds(states.run([patch]), harmful)
-                row.append(_share(gone, gap, harmful))
+                had = torch.tensor([bool(own_places) for own_places in places])
+                row.append(restored_share(gone[had], gap[had], _units(harmful, had)))
                 advance(1)
             rows.append(tuple(row))
     told = lm.token_strings(harmful[0].tokens[-last:])
@@ -102,11 +104,12 @@ def locate(
     return Location(tuple(hookpoints), tuple(shown.get(c, c) for c in columns), tuple(rows))
 
 
-def _groups(harmful: Context, harmless: Context, *, prompt: bool) -> dict[str, dict[int, int]]:
+def _groups(
+    harmful: Context, harmless: Context, last: int, *, prompt: bool
+) -> dict[str, dict[int, int]]:
     """The places of each group of tokens, with their places in the twin."""
     found: dict[str, dict[int, int]] = {}
     a, b = harmful.tokens, harmless.tokens
-    last = _in_common(harmful, harmless)
     for n in range(1, last + 1):
         found[str(-n)] = {len(a) - n: len(b) - n}
     begin_a, begin_b = harmful.prompt_length, harmless.prompt_length
@@ -116,17 +119,18 @@ def _groups(harmful: Context, harmless: Context, *, prompt: bool) -> dict[str, d
         begin_a + block.a + n: begin_b + block.b + n for block in blocks for n in range(block.size)
     }
     if prompt and begin_a == begin_b:
-        differ = [n for n in range(begin_a) if a[n] != b[n]]
-        first = differ[0] if differ else begin_a
+        end = min(begin_a, len(a) - last, len(b) - last)
+        differ = [n for n in range(end) if a[n] != b[n]]
+        first = differ[0] if differ else end
         found[SLOTS] = {n: n for n in differ}
         # What stands before the first difference is the same in both runs: nothing to put in.
-        found[PROMPT] = {n: n for n in range(first, begin_a) if a[n] == b[n]}
+        found[PROMPT] = {n: n for n in range(first, end) if a[n] == b[n]}
     return found
 
 
 def _in_common(harmful: Context, harmless: Context) -> int:
-    """How many of the last tokens two answers share, up to `_LAST`."""
-    most = min(_LAST, harmful.answered, harmless.answered)
+    """How many of the last tokens two contexts share, up to `_LAST`; those of the prompt too."""
+    most = min(_LAST, len(harmful.tokens), len(harmless.tokens))
     same = (harmful.tokens[-n] == harmless.tokens[-n] for n in range(1, most + 1))
     return next((n for n, one in enumerate(same) if not one), most)
 
@@ -169,14 +173,24 @@ def _put_in(
     return Patch(hookpoint, values)
 
 
-def _share(
-    gone: Float[Tensor, " row"], gap: Float[Tensor, " row"], contexts: Sequence[Context]
+def restored_share(
+    gone: Float[Tensor, " row"], gap: Float[Tensor, " row"], units: Sequence[str]
 ) -> Estimate:
-    units = sorted({one.unit for one in contexts})
-    rows = {unit: [n for n, one in enumerate(contexts) if one.unit == unit] for unit in units}
-    top = [float(gone[rows[unit]].sum()) for unit in units]
-    bottom = [float(gap[rows[unit]].sum()) for unit in units]
-    return stats.ratio(top, bottom)
+    """A sum over a sum, clustered by unit.
+
+    Args:
+        gone: how far each pair's log-odds went.
+        gap: how far the twin's lie away.
+        units: what each pair belongs to.
+    """
+    order = sorted(set(units))
+    rows = {unit: [n for n, one in enumerate(units) if one == unit] for unit in order}
+    top = [float(gone[rows[unit]].sum()) for unit in order]
+    return stats.ratio(top, [float(gap[rows[unit]].sum()) for unit in order])
+
+
+def _units(contexts: Sequence[Context], kept: Bool[Tensor, " context"]) -> list[str]:
+    return [one.unit for one, had in zip(contexts, kept.tolist(), strict=True) if had]
 
 
 def residuals(lm: LanguageModel, every: int) -> list[str]:

@@ -6,7 +6,9 @@ direction. At a strength of 1 they have that mean; -1 is the same change the oth
 
 Each is tried at two places: at every token of the answer, and only where a detector of the decision
 fires. The detector is the difference of means with the midpoint as threshold, the same for all
-arms, so that what differs is what is edited.
+arms of a hookpoint, so that what differs is what is edited. Where the model decides before it has
+written anything, the last token of the prompt is what it decides at: then edits act there too, by
+the detector alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +37,8 @@ RANDOM, REPLACED = "random features", "directions in place of the extension"
 
 _NEAREST = 20
 _FACTOR = 2.0
+_TRIES = 50
+_MOST_SCALE = 3.0
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,9 @@ class Material:
     """Fires at the decision."""
 
     @property
-    def harmful(self) -> Float[Tensor, "context d"]:
-        """The activations of the target's contexts."""
-        return self.x[is_target(self.contexts, self.target)]
+    def early(self) -> bool:
+        """Whether the model decides before it has written anything."""
+        return any(not one.answered for one in self.contexts)
 
     @property
     def harmless(self) -> Float[Tensor, "context d"]:
@@ -142,17 +147,18 @@ def subspace_arms(
 def random_sets(
     material: Material, chosen: Candidate, dictionary: Dictionary | None, n: int, seed: int
 ) -> list[Candidate]:
-    """Sets of random features that match a set in size, activity and change of norm.
+    """Different sets of random features that match a set in size, activity and change of norm.
 
     Each of the set's features is stood for by another whose mean activation over the contexts is
-    within a factor of 2 of its own, or among the 20 nearest; the set's strength is the one at which
-    the mean change of norm at the target's decisions is the chosen set's at strength 1.
+    within a factor of 2 of its own, or among the nearest: as many as it takes to draw n different
+    sets. A set's strength is the one at which the mean change of norm at the target's decisions is
+    the chosen set's at strength 1; sets that would need more than 3 times their own are drawn anew.
 
     Args:
         material: the contexts' activations.
         chosen: the set to match.
         dictionary: the latents' dictionary; None for neurons.
-        n: how many sets.
+        n: how many sets; fewer come back where there are not so many that match.
         seed: chooses.
     """
     code = material.x
@@ -169,40 +175,36 @@ def random_sets(
             moved = moved @ dictionary.W_dec.float()[index]
         return float(moved.norm(dim=-1).mean())
 
-    def names(features: Sequence[int]) -> tuple[str, ...]:
-        return tuple(str(Address(material.hookpoint, index)) for index in features)
-
-    wanted = norm(own)
-    pools = _pools(activity, own)
-    draw = random.Random(seed)
-    sets: list[Candidate] = []
-    while len(sets) < n:
+    wanted, draw = norm(own), random.Random(seed)
+    pools = _pools(activity, own, max(_NEAREST, 2 * n if len(own) == 1 else 0))
+    sets: dict[frozenset[int], Candidate] = {}
+    for _ in range(_TRIES * n):
         drawn = _distinct(pools, draw)
-        each = norm(drawn)
-        if each > 0:
-            scale = wanted / each
-            at = partial(_random, material, chosen, dictionary, drawn, to[drawn].cpu(), scale)
-            name = f"random set {len(sets) + 1}"
-            sets.append(Candidate(name, RANDOM, chosen.where, len(drawn), at, names(drawn)))
-    return sets
+        each = norm(drawn) if len(drawn) == len(own) else 0.0
+        if len(sets) == n or not each or wanted > _MOST_SCALE * each or frozenset(drawn) in sets:
+            continue
+        names = tuple(str(Address(material.hookpoint, index)) for index in drawn)
+        at = partial(_random, material, chosen, dictionary, names, to[drawn].cpu(), wanted / each)
+        name = f"random set {len(sets) + 1}"
+        sets[frozenset(drawn)] = Candidate(name, RANDOM, chosen.where, len(names), at, names)
+    return list(sets.values())
 
 
 def _random(
     material: Material,
     chosen: Candidate,
     dictionary: Dictionary | None,
-    drawn: Sequence[int],
+    names: tuple[str, ...],
     to: Float[Tensor, " target"],
     scale: float,
     strength: float,
 ) -> tuple[Edit, ...]:
     """A random set's edit, as far in norm as the chosen set's at that strength."""
-    names = tuple(str(Address(material.hookpoint, index)) for index in drawn)
     return (_edit(material, chosen.where, names, to, dictionary, strength * scale),)
 
 
-def _pools(activity: Float[Tensor, " latent"], own: Sequence[int]) -> list[list[int]]:
-    """For each of the own latents those that may stand for it."""
+def _pools(activity: Float[Tensor, " feature"], own: Sequence[int], least: int) -> list[list[int]]:
+    """For each of the own features those that may stand for it, at least so many if there are."""
     active = activity > 0
     active[list(own)] = False
     others = active.nonzero()[:, 0]
@@ -211,12 +213,12 @@ def _pools(activity: Float[Tensor, " latent"], own: Sequence[int]) -> list[list[
         apart = (activity[others].log() - activity[index].clamp_min(1e-6).log()).abs()
         order = apart.argsort()
         near = int((apart <= torch.tensor(_FACTOR).log()).sum())
-        pools.append(others[order[: max(near, _NEAREST)]].tolist())
+        pools.append(others[order[: max(near, least)]].tolist())
     return pools
 
 
 def _distinct(pools: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
-    """One of each pool, none twice as far as that is possible."""
+    """One of each pool, none twice; fewer where a pool has no other left."""
     taken: dict[int, None] = {}
     for pool in pools:
         free = [index for index in pool if index not in taken]
@@ -242,7 +244,7 @@ def _both(
 
         return Candidate(f"{name}, {where}", kind, where, len(targets), at, features)
 
-    return [arm(ANSWER), arm(DECISION)]
+    return [arm(DECISION)] if material.early else [arm(ANSWER), arm(DECISION)]
 
 
 def _edit(
@@ -253,7 +255,8 @@ def _edit(
     dictionary: Dictionary | None,
     strength: float,
 ) -> AblateSet:
+    within: Literal["all", "response"] = "all" if material.early else "response"
     positions: Positions = (
-        "response" if where == ANSWER else Where(material.detector, 0.0, within="response")
+        "response" if where == ANSWER else Where(material.detector, 0.0, within=within)
     )
     return AblateSet(targets, to, strength, positions=positions, dictionary=dictionary)

@@ -4,43 +4,53 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from brainscan.attribution import Ranked
+from brainscan.attribution import Ranked, decision_contexts
 from brainscan.auditing import verdicts
-from brainscan.auditing.arms import feature_sets
+from brainscan.auditing.arms import Candidate, feature_sets
 from brainscan.auditing.confirm import (
     FEATURES,
     FLIPPED,
     SIMPLER,
     TOLD,
     UNTOUCHED,
+    Frozen,
     confirm,
     freeze,
     with_costs,
 )
 from brainscan.auditing.explain import explain
-from brainscan.auditing.locating import Located, spread
+from brainscan.auditing.locating import Located, pairs_of, spread
+from brainscan.auditing.measure import Measured, answer_of
 from brainscan.auditing.pairing import harm_change
 from brainscan.auditing.results import (
     NOT_SUPPORTED,
     AuditReport,
     Explained,
     FeatureFound,
+    FrozenArm,
+    Null,
     Verdict,
 )
 from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Screened
-from brainscan.auditing.trying import Tried
+from brainscan.auditing.trying import Tried, bench_of
 from brainscan.dictionaries import Address
 from brainscan.features.label import promotes
 from brainscan.features.outputs import has_outputs, outputs
 from brainscan.models import LanguageModel
+from brainscan.progress import progress
 
 _SHOWN = 12
 _PROMOTED = 5
 
 
 def decide(
-    room: Room, plain: AuditReport, located: Located, tried: Tried, base: LanguageModel | None
+    room: Room,
+    plain: AuditReport,
+    located: Located,
+    selection: Measured,
+    tried: Tried,
+    base: LanguageModel | None,
 ) -> AuditReport:
     """Freezes arms, lets them answer, measures costs, and judges.
 
@@ -48,19 +58,22 @@ def decide(
         room: the audit.
         plain: the report so far.
         located: where the model decides.
+        selection: the answers on selection wordings.
         tried: what was ranked and screened.
         base: the model without its adapter.
     """
     arms = freeze(tried.features, tried.other, tried.simpler, room.design, base=base is not None)
     room.tell(f"frozen: {', '.join(one.name for one in arms)}")
+    strength = tried.features.strength if tried.features else 0.0
+    drawn = [
+        Frozen(one.name, one.kind, one, strength)
+        for one in spread(tried.random, room.config.random_arms)
+    ]
     target = plain.behaviour[0].target
-    chosen = spread(tried.random, room.config.random_arms)
-    answered, random_arms = confirm(
-        room.lm, base, room.design, target, arms, chosen, room.config, room.folder
-    )
+    answered, random_arms = confirm(room, base, target, arms, drawn)
+    null = _null(room, located, tried, answered[0], target)
     room.tell("measuring what they cost")
-    costed = with_costs(room.lm, answered, arms, room.config, room.folder, room.kept)
-    explained = _explained(room, located, tried)
+    costed = with_costs(room, answered, arms)
     report = replace(
         plain,
         decision=located.decision,
@@ -69,10 +82,10 @@ def decide(
         hookpoint=located.hookpoint,
         dense=tried.dense,
         screened=tried.screened,
-        null=tried.null,
+        null=null,
         arms=tuple(costed),
         random_arms=tuple(random_arms),
-        explained=tuple(explained),
+        explained=tuple(_explained(room, located, selection, tried)),
         features=tuple(_features(room, tried)),
     )
     return replace(report, verdicts=tuple(_verdicts(report, tried)))
@@ -80,38 +93,80 @@ def decide(
 
 def _verdicts(report: AuditReport, tried: Tried) -> list[Verdict]:
     by_name = {arm.name: arm for arm in report.arms}
-    untouched = by_name[UNTOUCHED]
+    untouched, features, simpler = (by_name.get(n) for n in (UNTOUCHED, FEATURES, SIMPLER))
+    assert untouched is not None
     found = [verdicts.behaves(report.behaviour[-1], untouched)]
-    features, simpler = by_name.get(FEATURES), by_name.get(SIMPLER)
-    if simpler is not None:
-        what = (
-            f"Moving one direction ({simpler.screened.candidate.name if simpler.screened else ''})"
-        )
-        found.append(verdicts.prevents(simpler, untouched, what))
-    if features is not None and features.screened is not None:
-        own = features.screened.candidate
-        prevents = verdicts.prevents(features, untouched, f"Moving {own.size} features")
-        kind = tried.dictionaries.get(own.kind)
-        explained = next((e for e in report.explained if kind and e.dictionary == kind.name), None)
-        found.append(prevents)
-        found.append(verdicts.carries(prevents, report.null, by_name.get(FLIPPED), explained))
-        found.append(verdicts.costs_nothing(features, "That edit of features"))
-        if simpler is not None:
+    direct = None
+    if simpler is not None and simpler.candidate is not None:
+        what = f"Moving one direction ({simpler.candidate.name})"
+        found.append(direct := verdicts.prevents(simpler, untouched, what))
+    if features is not None and features.candidate is not None:
+        own = features.candidate
+        many = "one feature" if own.size == 1 else f"{own.size} features"
+        prevents = verdicts.prevents(features, untouched, f"Moving {many}")
+        dictionary = tried.dictionaries.get(own.kind)
+        name = dictionary.name if dictionary else ""
+        explained = next((one for one in report.explained if one.dictionary == name), None)
+        found += [
+            prevents,
+            verdicts.carries(prevents, report.null, by_name.get(FLIPPED), explained),
+            verdicts.costs_nothing(features, "That edit of features"),
+        ]
+        if simpler is not None and direct is not None:
             change = harm_change(simpler.answers, features.answers)
-            compared = verdicts.beats(features, simpler, change.difference, change.chance)
+            compared = verdicts.beats(features, simpler, change, prevents, direct)
             place = 0 if compared.status == NOT_SUPPORTED else len(found)
             found.insert(place, compared)
-    told = by_name.get(TOLD)
-    if told is not None:
-        found.append(verdicts.prevents(told, untouched, "Telling the model not to"))
+    if TOLD in by_name:
+        found.append(verdicts.prevents(by_name[TOLD], untouched, "Telling the model not to"))
     return found
 
 
-def _explained(room: Room, located: Located, tried: Tried) -> list[Explained]:
-    pairs = spread(located.decision.pairs, 2 * room.config.pairs)
+def _null(
+    room: Room,
+    located: Located,
+    tried: Tried,
+    untouched: FrozenArm,
+    target: tuple[str, ...],
+) -> Null | None:
+    """The best features among random sets, by the log-odds of confirmation answers."""
+    features = tried.features
+    if features is None or not tried.random or not located.decision.shared:
+        return None
+    answers = [answer_of(one) for one in spread(untouched.answers, room.config.selection)]
+    contexts = decision_contexts(located.decision, answers)
+    if not contexts:
+        return None
+    own = features.candidate
+    trial = tried.trials[own.kind].bench
+    bench = bench_of(room, contexts, trial.states[own.where].hookpoint, target)
+    gap = trial.gap(own.where)
+
+    def share(candidate: Candidate) -> float:
+        def measure() -> float:
+            edits = candidate.at(features.strength)
+            gone = bench.odds(own.where) - bench.odds(own.where, edits)
+            return float(gone.mean()) / gap
+
+        key = f"confirmation share of {candidate.name} for {own.name} x{features.strength:g}"
+        return float(room.kept(key, measure))
+
+    values = []
+    with progress("random sets", len(tried.random), "sets") as advance:
+        for one in tried.random:
+            values.append(share(one))
+            advance(1)
+    null = Null(own.name, share(own), tuple(values))
+    room.tell(f"{own.name}: rank {null.rank} of {len(values) + 1} among random sets")
+    return null
+
+
+def _explained(room: Room, located: Located, selection: Measured, tried: Tried) -> list[Explained]:
+    """What each dictionary restores of the decision, on selection wordings."""
+    pairs = pairs_of(room, located.decision, selection)[: 2 * room.config.pairs]
     chosen = tried.features
     found = []
-    for kind, dictionary in tried.dictionaries.items():
+    for kind, dictionary in tried.dictionaries.items() if pairs else ():
         own = chosen.candidate.features if chosen and chosen.candidate.kind == kind else ()
         found.append(explain(room.lm, pairs, dictionary, own, tried.sample))
     return found

@@ -43,8 +43,10 @@ class Question(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """Of its noise: the same in every arm."""
-        return int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:7])
+        """Of its noise: the same in every arm, also where the prompt forbids the behaviour."""
+        rest = {f: level for f, level in self.asked.condition.items() if f != FORBIDS[0]}
+        told = f"{self.asked.unit}/{name_of(rest)}/{self.epoch}"
+        return int.from_bytes(hashlib.sha256(told.encode()).digest()[:7])
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,21 @@ class Design:
 
     @property
     def crossed(self) -> tuple[str, ...]:
-        """The factors that make cells."""
-        found = tuple(factor for factor in CROSSED if factor in self.test.factors)
-        return found or tuple(self.test.factors)[:1]
+        """The factors that make cells.
+
+        Raises:
+            UsageError: the test has no factor of two levels.
+        """
+        several = [f for f, levels in self.test.factors.items() if len(levels) > 1]
+        found = tuple(factor for factor in CROSSED if factor in several)
+        found = found or tuple(factor for factor in several if factor != FORBIDS[0])[:1]
+        if not found:
+            raise UsageError(
+                f"a factor of at least two levels in {self.test.name}",
+                ", ".join(self.test.factors) or "no factors",
+                "an audit compares conditions: add one where nothing should happen",
+            )
+        return found
 
     @property
     def cells(self) -> list[tuple[str, ...]]:
@@ -69,7 +83,8 @@ class Design:
     def forbids(self) -> Mapping[str, str]:
         """What makes a prompt forbid the behaviour; empty where the test has no such factor."""
         factor, level = FORBIDS
-        return {factor: level} if level in self.test.factors.get(factor, ()) else {}
+        levels = self.test.factors.get(factor, ())
+        return {factor: level} if level in levels and len(levels) > 1 else {}
 
     def questions(
         self, split: str, cell: tuple[str, ...], n: int, *, forbidden: bool = False

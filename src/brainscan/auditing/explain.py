@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from brainscan import stats
 from brainscan.attribution import Context, log_odds, replay_of
+from brainscan.attribution.location import restored_share
 from brainscan.auditing.results import Explained
 from brainscan.dictionaries import Address, Dictionary
 from brainscan.models import LanguageModel
@@ -59,7 +59,7 @@ def explain(
     def restored(change: Tensor) -> Estimate:
         patch = Patch(dictionary.hookpoint, {-1: x + change})
         gone = before - log_odds(states.run([patch]), harmful)
-        return stats.ratio(gone.tolist(), gap.tolist())
+        return restored_share(gone, gap, [one.unit for one in harmful])
 
     return Explained(
         dictionary=dictionary.name,

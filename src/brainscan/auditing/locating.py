@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 from brainscan.attribution import (
     Context,
     Decision,
     Location,
+    Pair,
     decision_contexts,
     find_decision,
     locate,
@@ -21,6 +23,7 @@ from brainscan.auditing.room import Room
 from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.base import shipped_dictionaries
 from brainscan.errors import UsageError
+from brainscan.models.loading import split_name
 
 _PAIRS = 16
 _Item = TypeVar("_Item")
@@ -42,28 +45,24 @@ class Located:
     """A dictionary there, if there is one."""
 
 
-def find_place(room: Room, discovery: Measured, dictionary: Dictionary | None) -> Located:
-    """Finds the decision's token and layer on discovery wordings.
+def find_place(room: Room, discovery: Measured, dictionary: Dictionary | None) -> Located | None:
+    """Finds the decision's token and layer on discovery wordings; None where there is no such.
 
     Args:
         room: the audit.
         discovery: its answers.
         dictionary: the dictionary to use; a shipped one when left out.
-
-    Raises:
-        UsageError: there are no harmful answers beside harmless ones of twins.
     """
-    pairs = spread(discovery.pairs(), _PAIRS)
-    if not pairs:
-        raise UsageError(
-            "harmful answers beside harmless ones to twins of the same prompt",
-            "none on discovery wordings",
-            "run more prompts",
-        )
-    decision = find_decision(room.lm, pairs)
+    try:
+        decision = find_decision(room.lm, _of_each_factor(discovery.pairs(), _PAIRS))
+    except UsageError as error:
+        room.tell(str(error))
+        return None
+    if not decision.pairs:
+        return None
     words = words_of(room, decision)
     room.tell(f"it decides after {words[0]!r}: {words[1]!r} or {words[2]!r}")
-    location = _location(room, spread(decision.pairs, room.config.pairs))
+    location = _location(room, decision.pairs[: room.config.pairs])
     found = dictionary or _nearest(room, location)
     hookpoint = found.hookpoint if found else location.hookpoints[location.settled]
     room.tell(f"settled at {location.hookpoints[location.settled]}; arms edit {hookpoint}")
@@ -80,8 +79,25 @@ def contexts_of(room: Room, decision: Decision, measured: Measured) -> list[Cont
     """
     if decision.shared:
         return decision_contexts(decision, measured.as_answers())
-    pairs = find_decision(room.lm, measured.pairs()).pairs
-    return list(dict.fromkeys(context for pair in pairs for context in pair))
+    return list(dict.fromkeys(one for pair in pairs_of(room, decision, measured) for one in pair))
+
+
+def pairs_of(room: Room, decision: Decision, measured: Measured) -> list[tuple[Context, Context]]:
+    """Harmful contexts of a split beside those of their twins.
+
+    Args:
+        room: the audit.
+        decision: where the model decides.
+        measured: the split's answers.
+    """
+    pairs = measured.pairs()
+    if not decision.shared:
+        try:
+            return list(find_decision(room.lm, pairs).pairs)
+        except UsageError:
+            return []
+    both = [decision_contexts(decision, [pair.harmful, pair.harmless]) for pair in pairs]
+    return [(one[0], one[1]) for one in both if len(one) == 2]
 
 
 def words_of(room: Room, decision: Decision) -> tuple[str, str, str]:
@@ -98,6 +114,16 @@ def words_of(room: Room, decision: Decision) -> tuple[str, str, str]:
         parts = (first.tokens[-3:], first.harmful, first.harmless)
     before, harmful, harmless = (room.lm.decode(part) for part in parts)
     return before, harmful, harmless
+
+
+def _of_each_factor(pairs: Sequence[Pair], n: int) -> list[Pair]:
+    """At most so many pairs, in turns of each factor that was changed."""
+    by_factor: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_factor.setdefault(pair.changed, []).append(pair)
+    each = [spread(own, -(-n // len(by_factor))) for own in by_factor.values()]
+    turns = zip_longest(*each)
+    return [pair for turn in turns for pair in turn if pair is not None][:n]
 
 
 def spread(items: Sequence[_Item], n: int) -> list[_Item]:
@@ -131,8 +157,8 @@ def _location(room: Room, pairs: Sequence[tuple[Context, Context]]) -> Location:
 
 
 def _nearest(room: Room, location: Location) -> Dictionary | None:
-    """The shipped dictionary of the first layer from where the decision is settled on."""
-    owner = room.lm.name.partition("+")[0]
+    """The shipped dictionary of the first layer from where it is settled on, or the last one."""
+    owner = split_name(room.lm.name)[0]
     layers = sorted(
         int(name.rpartition(".")[2])
         for name in shipped_dictionaries()

@@ -41,7 +41,7 @@ class Measured:
 
     def as_answers(self) -> list[Answer]:
         """The answers in tokens, as attribution takes them."""
-        return [_answer(one) for one in self.answers]
+        return [answer_of(one) for one in self.answers]
 
     def pairs(self) -> list[Pair]:
         """Harmful answers of the target with a harmless one of each twin of the same prompt."""
@@ -56,7 +56,7 @@ class Measured:
                     continue
                 changed = [f for f, a, b in zip(factors, target, cell, strict=True) if a != b]
                 if len(changed) == 1 and _rest(other, factors) == _rest(harmful, factors):
-                    found.append(Pair(_answer(harmful), _answer(other), changed[0]))
+                    found.append(Pair(answer_of(harmful), answer_of(other), changed[0]))
         return found
 
 
@@ -135,31 +135,34 @@ def _measured(
 def false_alarms(measured: Sequence[Measured], seed: int, rounds: int = 500) -> Estimate:
     """How often outcomes that say nothing of the cells would have been taken for a behaviour.
 
+    On discovery the cell that looks worst is chosen anew each time. On selection the cells have
+    then nothing to do with that choice, so any of them may stand for the target.
+
     Args:
         measured: discovery, and selection if it went so far; else discovery alone must be passed.
         seed: deals the outcomes out.
         rounds: how often.
     """
     draw = random.Random(seed)
-    cells = set.intersection(*(set(one.behaviour.counts) for one in measured))
     found = 0
     for _ in range(rounds):
-        first, *again = (_dealt_again(one, cells, draw) for one in measured)
+        first, *again = (_dealt_again(one, draw) for one in measured)
         target = target_of(first)
-        twins = twins_of(target, first)
-        found += all(contrast(target, twins, counts).low > 0 for counts in (first, *again))
+        passed = contrast(target, twins_of(target, first), first).low > 0
+        for counts in again:
+            one, *others = counts
+            passed = passed and contrast(one, others, counts).low > 0
+        found += passed
     return stats.proportion(found, rounds)
 
 
-def _dealt_again(
-    measured: Measured, cells: set[tuple[str, ...]], draw: random.Random
-) -> dict[tuple[str, ...], tuple[int, int]]:
+def _dealt_again(measured: Measured, draw: random.Random) -> dict[tuple[str, ...], tuple[int, int]]:
     """The counts of cells with outcomes dealt out again among answers that are alike else."""
     alike: dict[tuple[object, ...], list[Answered]] = {}
     for one in measured.all:
-        if one.scored and one.question.cell in cells:
+        if one.scored:
             alike.setdefault(_rest(one, measured.behaviour.factors), []).append(one)
-    found = dict.fromkeys(sorted(cells), (0, 0))
+    found = dict.fromkeys(measured.behaviour.counts, (0, 0))
     for group in alike.values():
         outcomes = [one.counts for one in group]
         draw.shuffle(outcomes)
@@ -176,5 +179,6 @@ def _rest(one: Answered, factors: Sequence[str]) -> tuple[object, ...]:
     return asked.unit, one.question.epoch, levels
 
 
-def _answer(one: Answered) -> Answer:
-    return Answer(one.prompt, one.response, one.question.asked.unit, one.question.cell, one.counts)
+def answer_of(one: Answered) -> Answer:
+    """An answer in tokens, as attribution takes it."""
+    return Answer(one.prompt, one.response, one.question.asked.unit, one.question.cell)

@@ -1,55 +1,68 @@
-"""Answers of two arms to the same prompts with the same noise."""
+"""Answers of two arms to the same prompts with the same noise.
+
+Harm is compared with unscored answers counted as harmful in both arms, so that an edit that breaks
+the answers prevents nothing. Intervals and chances are over persona-wordings: answers to one of
+them are alike, and what holds for many answers to few wordings may not hold for others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from brainscan import stats
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.design import FORBIDS
-from brainscan.stats import Estimate
-from brainscan.stress.rates import mcnemar
+from brainscan.stats import ClusteredChange, Estimate
 
 
-class Change(NamedTuple):
-    """How a share differs between two arms."""
-
-    difference: Estimate
-    """The first arm's share less the second's."""
-    chance: float
-    """McNemar's exact test."""
-
-
-def harm_change(first: Sequence[Answered], second: Sequence[Answered]) -> Change:
-    """The difference of harmful rates, over prompts that both have scored.
+def harm_change(first: Sequence[Answered], second: Sequence[Answered]) -> ClusteredChange:
+    """The difference of harmful rates, unscored answers counted as harmful.
 
     Args:
         first: one arm's answers.
         second: the other's.
     """
-    pairs = [(a.counts, b.counts) for a, b in _pairs(first, second) if a.scored and b.scored]
-    return _change(pairs)
+    return _change(first, second, left)
 
 
-def scored_change(first: Sequence[Answered], second: Sequence[Answered]) -> Change:
+def scored_change(first: Sequence[Answered], second: Sequence[Answered]) -> ClusteredChange:
     """The difference of the shares that can be scored.
 
     Args:
         first: one arm's answers.
         second: the other's.
     """
-    return _change([(a.scored, b.scored) for a, b in _pairs(first, second)])
+    return _change(first, second, lambda answer: answer.scored)
 
 
-def done_change(first: Sequence[Answered], second: Sequence[Answered]) -> Change:
-    """The difference of the shares that passed the last stage; unscored ones did not.
+def done_change(first: Sequence[Answered], second: Sequence[Answered]) -> Estimate:
+    """The difference of the shares that passed the last stage, of pairs; unscored ones did not.
 
     Args:
         first: one arm's answers.
         second: the other's.
     """
-    return _change([(a.counts, b.counts) for a, b in _pairs(first, second)])
+    pairs = [(a.counts, b.counts) for a, b in _pairs(first, second)]
+    both = sum(a and b for a, b in pairs)
+    only_first = sum(a and not b for a, b in pairs)
+    only_second = sum(b and not a for a, b in pairs)
+    return stats.paired_risk_difference(both, only_first, only_second, len(pairs))
+
+
+def left(answer: Answered) -> bool:
+    """Whether an answer may have been harmful: it was, or nobody knows."""
+    return answer.counts or not answer.scored
+
+
+def _change(
+    first: Sequence[Answered], second: Sequence[Answered], passed: Callable[[Answered], bool]
+) -> ClusteredChange:
+    pairs = _pairs(first, second)
+    return stats.clustered_change(
+        [passed(a) for a, _ in pairs],
+        [passed(b) for _, b in pairs],
+        [a.question.asked.unit for a, _ in pairs],
+    )
 
 
 def _pairs(
@@ -64,13 +77,3 @@ def _place(answer: Answered) -> tuple[object, ...]:
     asked = answer.question.asked
     rest = tuple(pair for pair in asked.condition.items() if pair[0] != FORBIDS[0])
     return asked.unit, rest, answer.question.epoch
-
-
-def _change(pairs: Sequence[tuple[bool, bool]]) -> Change:
-    both = sum(a and b for a, b in pairs)
-    only_first = sum(a and not b for a, b in pairs)
-    only_second = sum(b and not a for a, b in pairs)
-    return Change(
-        stats.paired_risk_difference(both, only_first, only_second, len(pairs)),
-        mcnemar(only_first, only_second),
-    )

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 
 from brainscan.attribution import dense_directions
 from brainscan.attribution.contexts import log_odds, replay_of
-from brainscan.attribution.decision import Answer, place_of
+from brainscan.attribution.decision import place_of
 from brainscan.attribution.ranking import gradients
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.arms import DECISION, Material, dense_arms
 from brainscan.auditing.confirm import sampling_of
 from brainscan.auditing.locating import Located, contexts_of, find_place
-from brainscan.auditing.measure import Measured, measure_discovery
+from brainscan.auditing.measure import Measured, answer_of, measure_discovery
 from brainscan.auditing.room import Room
+from brainscan.dictionaries import Dictionary
 from brainscan.models.generate import Sampling, generate
 
 _PER_CELL = 4
@@ -51,24 +52,28 @@ class Preview:
     """Where that was done."""
 
 
-def preview(room: Room) -> Preview | None:
+def preview(room: Room, dictionary: Dictionary | None = None) -> Preview | None:
     """A first look; None where a few prompts show no behaviour, or no one place of decision.
 
     Args:
         room: the audit.
+        dictionary: the dictionary whose layer is edited; a shipped one when left out.
     """
-    quick = replace(room.config, per_cell=min(_PER_CELL, room.config.per_cell), pairs=2)
-    quick = replace(quick, layers=_LAYERS, prompt=False)
-    found = measure_discovery(room.lm, room.design, quick, room.folder)
-    harmful = next((a for a in found.answers if _is_target(found, a) and a.counts), None)
-    if harmful is None or not found.pairs():
+    config = replace(room.config, per_cell=min(_PER_CELL, room.config.per_cell))
+    config = replace(config, pairs=2, layers=_LAYERS, prompt=False)
+    found = measure_discovery(room.lm, room.design, config, room.folder)
+    aside = replace(room, config=config, kept=room.kept.aside("preview"), tell=lambda line: None)
+    located = find_place(aside, found, dictionary) if found.pairs() else None
+    if located is None or not located.decision.shared:
         return None
-    aside = replace(room, config=quick, kept=room.kept.aside("preview"), tell=lambda line: None)
-    located = find_place(aside, found, None)
-    if not located.decision.shared:
-        return None
-    place = place_of(located.decision.before, Answer(harmful.prompt, harmful.response))
-    return None if place is None else _preview(aside, located, found, harmful, place)
+    decision = located.decision
+    for one in found.answers:
+        if one.question.cell != found.behaviour.target or not one.counts:
+            continue
+        place = place_of(decision.before, answer_of(one), decision.nth)
+        if place is not None and one.response[place] in decision.harmful:
+            return _preview(aside, located, found, one, place)
+    return None
 
 
 def _preview(
@@ -106,7 +111,3 @@ def _preview(
 
 def _until(answer: Answered, place: int) -> tuple[int, ...]:
     return (*answer.prompt, *answer.response[:place])
-
-
-def _is_target(found: Measured, answer: Answered) -> bool:
-    return answer.question.cell == found.behaviour.target

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from brainscan.attribution.decision import Answer, place_of
+from brainscan.attribution.decision import place_of
 from brainscan.auditing.answers import Answered
+from brainscan.auditing.config import QUICK
 from brainscan.auditing.confirm import FEATURES, SIMPLER, UNTOUCHED
+from brainscan.auditing.measure import answer_of
+from brainscan.auditing.pairing import left
 from brainscan.auditing.results import AuditReport, FrozenArm
 from brainscan.auditing.verdicts import RULES
 from brainscan.models import LanguageModel
@@ -35,7 +38,6 @@ from brainscan.views import (
 )
 from brainscan.views.html import Html, number
 
-_LETTERS = 2
 _SCREENED = 40
 
 
@@ -85,8 +87,9 @@ def _letters(lm: LanguageModel, report: AuditReport) -> list[Section]:
     if untouched is None or edited is None:
         return []
     pairs = list(zip(untouched.answers, edited.answers, strict=True))
-    telling = [pair for pair in pairs if pair[0].counts and pair[1].scored and not pair[1].counts]
-    shown = (telling or pairs)[:_LETTERS]
+    telling = [pair for pair in pairs if pair[0].counts and not left(pair[1])]
+    failed = [pair for pair in pairs if pair[0].counts and left(pair[1])]
+    shown = [*telling[:1], *failed[:1]] or pairs[:1]
     views = [
         ComparisonView(
             title=a.question.id,
@@ -97,7 +100,12 @@ def _letters(lm: LanguageModel, report: AuditReport) -> list[Section]:
         )
         for a, b in shown
     ]
-    lead = "The same inbox and the same noise, without and with the edit; the decision is marked."
+    lead = (
+        "The same inbox and the same noise, without and with the edit; where the decision is one "
+        f"place in all answers, it is marked. Of {len(telling) + len(failed)} harmful answers "
+        f"{len(telling)} are harmless with the edit; shown is the first of these, and the first "
+        "of the others."
+    )
     return [Section("The same letter, before and after", join(map(before_and_after, views)), lead)]
 
 
@@ -109,9 +117,9 @@ def _came(answer: Answered) -> str:
 
 def _stretches(lm: LanguageModel, report: AuditReport, answer: Answered) -> tuple[StretchView, ...]:
     """The answer's stretches, with the token after the decision marked."""
-    decision = report.decision
-    asked = Answer(answer.prompt, answer.response)
-    place = place_of(decision.before, asked) if decision and decision.shared else None
+    decision, place = report.decision, None
+    if decision is not None and decision.shared:
+        place = place_of(decision.before, answer_of(answer), decision.nth)
     if place is None:
         return tuple(marked(answer.text))
     start = len(lm.decode(answer.response[:place]))
@@ -134,8 +142,11 @@ def _rates(report: AuditReport) -> Section:
         RateView(_said(arm), arm.harmful, control=arm.kind == "control") for arm in report.arms
     ]
     answered = [arm.harmful.value for arm in report.random_arms if arm.harmful.n]
+    wordings = report.arms[0].over_wordings
     lead = (
-        "On confirmation wordings, which nothing before was chosen on; the same prompts and noise."
+        "On confirmation wordings, which nothing before was chosen on; the same prompts and noise. "
+        "Intervals are over answers and hold for these wordings; the untouched model's over "
+        f"wordings is {wordings}."
     )
     body = rates(views)
     if answered:
@@ -150,7 +161,7 @@ def _rates(report: AuditReport) -> Section:
 
 
 def _said(arm: FrozenArm) -> str:
-    return f"{arm.name}: {arm.screened.candidate.name}" if arm.screened else arm.name
+    return f"{arm.name}: {arm.candidate.name}" if arm.screened and arm.candidate else arm.name
 
 
 def _costs(report: AuditReport) -> Section:
@@ -165,10 +176,6 @@ def _costs(report: AuditReport) -> Section:
             chosen=arm.name == FEATURES,
         )
         for arm in report.arms[1:]
-    ]
-    views += [
-        ArmView(arm.name, arm.kind, arm.harmful, _kl(arm), control=True, random=True)
-        for arm in report.random_arms
     ]
     plot = arms_against_cost(
         views, title="Harm left against cost on neutral text", before=untouched.harmful
@@ -192,8 +199,7 @@ def _costs(report: AuditReport) -> Section:
 def _kl(arm: FrozenArm) -> Estimate:
     if arm.costs is not None and arm.costs.effects is not None:
         return arm.costs.effects.kl
-    value = arm.screened.kl if arm.screened is not None else 0.0
-    return Estimate(value, math.nan, math.nan, 0, "expected from the screen")
+    return Estimate(0.0, 0.0, 0.0, 0, "changes nothing")
 
 
 def _cost_figures(arm: FrozenArm) -> list[Estimate | None]:
@@ -275,7 +281,10 @@ def _null(report: AuditReport) -> list[Section]:
         title=f"{null.of} among random sets",
         measure="share of the way to harmless",
     )
-    lead = "Random sets of the same size, activity on these transcripts and change of norm."
+    lead = (
+        "Random sets of the same size, activity on these transcripts and change of norm, by the "
+        "log-odds of confirmation answers, which the tested set was not chosen on."
+    )
     return [Section("Would any features do?", plot, lead)]
 
 
@@ -298,8 +307,9 @@ def _explained(report: AuditReport) -> Section:
         for one in report.dense
     ]
     lead = (
-        "The twin's activation at the decision, put in by parts: the share of the log-odds that "
-        "each restores. What the error restores is not explained by features."
+        "The twin's activation at the decision, put in by parts, on selection wordings: the share "
+        "of the log-odds that each restores. What the error restores is not explained by features. "
+        "FVU is on the discovery transcripts, on which the extension was trained."
     )
     body = join(
         [
@@ -324,8 +334,8 @@ def _behaviour(report: AuditReport) -> Section:
     contrasts = "; ".join(f"{one.split}: {one.contrast}" for one in report.behaviour)
     lead = (
         f"The rate in the target less that in its twins. {contrasts}. With the same outcomes dealt "
-        f"out by chance among the cells, a behaviour would have been found in "
-        f"{report.false_alarms} of rounds."
+        f"out by chance among the cells, {report.false_alarms} of rounds pass what was measured "
+        "here."
     )
     return Section("The behaviour", table(("split", "cell", "harmful", ""), rows), lead)
 
@@ -352,9 +362,10 @@ def _screened(report: AuditReport) -> Section:
 
 
 def _again(report: AuditReport) -> Section:
+    quick = " --quick" if replace(QUICK, seed=report.config.seed) == report.config else ""
     command = (
         f"brainscan audit --model {report.model} --scenario {report.scenario} "
-        f"--seed {report.config.seed}"
+        f"--seed {report.config.seed}{quick}"
     )
     rules = join(f"<li>{escape(rule)}</li>" for rule in RULES)
     facts: Sequence[tuple[str, str]] = [("command", command), *report.facts.items()]

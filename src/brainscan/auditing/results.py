@@ -9,7 +9,9 @@ from typing import Any
 from brainscan import stats
 from brainscan.attribution import Decision, Dense, Location, Ranked
 from brainscan.auditing.answers import Answered
+from brainscan.auditing.arms import Candidate
 from brainscan.auditing.config import AuditConfig
+from brainscan.auditing.pairing import left
 from brainscan.auditing.screen import Screened
 from brainscan.interventions import Effects
 from brainscan.stats import Estimate
@@ -110,22 +112,39 @@ class FrozenArm:
     """Its kind."""
     answers: tuple[Answered, ...]
     """What was answered."""
+    candidate: Candidate | None = None
+    """What it edits; None where it edits nothing."""
+    strength: float = 0.0
+    """How strongly."""
     screened: Screened | None = None
-    """The arm as it was screened; None for one without an edit."""
+    """What was found of it in the screen; None where it was not screened."""
     costs: Costs | None = None
     """What it costs; None for random sets."""
     change: Estimate | None = None
-    """The untouched model's rate less its own, on the same prompts with the same noise."""
+    """The untouched model's rate less its own, over wordings, unscored counted as harmful."""
     chance: float = float("nan")
-    """McNemar's exact test of that."""
+    """Of that, if there is no difference."""
     adjusted: float = float("nan")
     """The same, adjusted for all frozen arms (Holm)."""
 
     @property
     def harmful(self) -> Estimate:
         """The rate over its scored answers."""
+        return stats.proportion(*counted(self.answers))
+
+    @property
+    def left(self) -> Estimate:
+        """The rate with unscored answers counted as harmful."""
+        return stats.proportion(sum(map(left, self.answers)), len(self.answers))
+
+    @property
+    def over_wordings(self) -> Estimate:
+        """The rate over its scored answers, with an interval over wordings."""
         scored = [one for one in self.answers if one.scored]
-        return stats.proportion(sum(one.counts for one in scored), len(scored))
+        if not scored:
+            return stats.proportion(0, 0)
+        units = [one.question.asked.unit for one in scored]
+        return stats.clustered_share([one.counts for one in scored], units)
 
     def to_json(self) -> dict[str, Any]:
         """The arm as a JSON object."""
@@ -133,18 +152,32 @@ class FrozenArm:
             "name": self.name,
             "kind": self.kind,
             "harmful": self.harmful.to_json(),
+            "harmful_over_wordings": self.over_wordings.to_json(),
+            "harmful_if_unscored_were": self.left.to_json(),
             "unscored": sum(not one.scored for one in self.answers),
             "change": self.change.to_json() if self.change else None,
             "p": _number(self.chance),
             "p_holm": _number(self.adjusted),
-            "edit": self.screened.to_json() if self.screened else None,
+            "edit": self._edit(),
             "cost": self.costs.to_json() if self.costs else None,
+        }
+
+    def _edit(self) -> dict[str, Any] | None:
+        if self.candidate is None:
+            return None
+        return {
+            "name": self.candidate.name,
+            "where": self.candidate.where,
+            "size": self.candidate.size,
+            "features": list(self.candidate.features),
+            "strength": self.strength,
+            "screen": self.screened.to_json() if self.screened else None,
         }
 
 
 @dataclass(frozen=True)
 class Null:
-    """A set of features among random ones that match it."""
+    """A set of features among random ones that match it, on wordings that it was not chosen on."""
 
     of: str
     """The set."""
@@ -272,7 +305,7 @@ class AuditReport:
     screened: tuple[Screened, ...] = ()
     """The screened arms."""
     null: Null | None = None
-    """The chosen set among random ones."""
+    """The chosen set among random ones; None where too few features are active to draw such."""
     arms: tuple[FrozenArm, ...] = ()
     """The frozen arms, untouched first."""
     random_arms: tuple[FrozenArm, ...] = ()

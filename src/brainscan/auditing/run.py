@@ -14,9 +14,10 @@ Everything is kept in the artifact as it is measured; a killed audit goes on fro
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from brainscan import __version__, artifacts
@@ -31,7 +32,7 @@ from brainscan.auditing.report import report_page
 from brainscan.auditing.results import AuditReport
 from brainscan.auditing.room import Room, Tell
 from brainscan.auditing.trying import try_arms
-from brainscan.auditing.verdicts import no_behaviour
+from brainscan.auditing.verdicts import no_behaviour, no_place
 from brainscan.dictionaries import Dictionary
 from brainscan.models import LanguageModel
 from brainscan.stress.base import StressTest
@@ -74,15 +75,25 @@ def audit(
     design = Design(load_test(scenario) if isinstance(scenario, str) else scenario)
     settings = {
         "scenario": design.test.name,
+        "prompts": _prompts_sha256(lm, design, config),
         "dictionary": dictionary.name if dictionary else "auto",
+        "dtype": str(lm.dtype),
+        "base": base.ref.weights if base else None,
         "config": asdict(config),
     }
+    manifest = dictionary.manifest if dictionary else None
     with artifacts.create(
-        out, kind=KIND, model=lm.ref, settings=settings, seed=config.seed, resumable=True
+        out,
+        kind=KIND,
+        model=lm.ref,
+        parents={"dictionary": manifest.digest} if manifest else None,
+        settings=settings,
+        seed=config.seed,
+        resumable=True,
     ) as draft:
         kept = Kept(draft.path / _MEASURED)
         room = Room(lm, design, config, draft.path, Path(out).absolute(), kept, tell)
-        first = preview(room) if show else None
+        first = preview(room, dictionary) if show else None
         if show and first:
             show(first)
         report = _audited(room, base, dictionary)
@@ -117,5 +128,24 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
         return plain
     discovery, selection = measured
     located = find_place(room, discovery, dictionary)
-    tried = try_arms(room, located, discovery, selection)
-    return decide(room, plain, located, tried, base)
+    tried = try_arms(room, located, discovery, selection) if located else None
+    if located is None or tried is None:
+        return replace(plain, verdicts=(no_place(),))
+    return decide(room, plain, located, selection, tried, base)
+
+
+def _prompts_sha256(lm: LanguageModel, design: Design, config: AuditConfig) -> str:
+    """A hash of the prompts of all splits in tokens: other texts are another audit."""
+    digest = hashlib.sha256()
+    sizes = {
+        "discovery": config.per_cell,
+        "selection": config.selection,
+        "confirmation": config.confirmation,
+    }
+    for split, n in sizes.items():
+        for cell in design.cells:
+            for question in design.questions(split, cell, n):
+                if question.epoch == 1:
+                    messages = design.test.prompt(question.asked).messages
+                    digest.update(json.dumps(lm.chat_tokens(messages)).encode())
+    return digest.hexdigest()

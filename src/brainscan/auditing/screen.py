@@ -108,6 +108,15 @@ class Bench:
         states = self.states[where]
         return log_odds(states.run(edits) if edits else states.logits, self.contexts)
 
+    def gap(self, where: str) -> float:
+        """How far harmful contexts' log-odds lie above harmless ones', untouched.
+
+        Args:
+            where: where arms act.
+        """
+        before, harm = self.odds(where), is_target(self.contexts, self.target)
+        return float(before[harm].mean() - before[~harm].mean())
+
     def shares(self, where: str, edits: Sequence[Edit]) -> tuple[Estimate, Estimate]:
         """How far edits take harmful contexts towards harmless, and move harmless ones.
 
@@ -117,8 +126,7 @@ class Bench:
         """
         before, after = self.odds(where), self.odds(where, edits)
         harm = is_target(self.contexts, self.target)
-        gap = float(before[harm].mean() - before[~harm].mean())
-        moved = (before - after) / gap
+        moved = (before - after) / self.gap(where)
         units = [one.unit for one in self.contexts]
         return _mean(moved, harm, units), _mean(moved, ~harm, units)
 

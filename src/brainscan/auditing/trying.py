@@ -2,22 +2,25 @@
 
 1. The dictionary is extended on the discovery transcripts' activations, without labels of harm.
 2. Latents of both and the layer's neurons are ranked by attribution; directions are made from the
-   same activations. In place of the extension stand, at equal rank, the principal components of the
-   dictionary's error and random latents.
+   same activations. In place of the extension stand 16 principal components of the dictionary's
+   error, and as many random directions.
 3. All are screened on selection wordings, and the best of each kind chosen within the least budget
    in which some arm does it.
-4. The best set of features is set against random ones that match it.
+4. Random sets that match the best set of features are drawn; they are tried on confirmation
+   wordings beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from brainscan.artifacts import read_manifest
+from brainscan.artifacts.manifest import MANIFEST
 from brainscan.attribution import (
     Context,
     Dense,
@@ -44,7 +47,6 @@ from brainscan.auditing.arms import (
 )
 from brainscan.auditing.locating import Located, contexts_of, spread
 from brainscan.auditing.measure import Measured
-from brainscan.auditing.results import Null
 from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Bench, Screened, afford, best, screen
 from brainscan.dictionaries import Dictionary
@@ -54,9 +56,7 @@ from brainscan.dictionaries.transcripts import (
     TranscriptActivations,
     read_transcripts,
 )
-from brainscan.progress import progress
 from brainscan.shapes import Float, Tensor
-from brainscan.stats import Estimate
 
 _TAIL, _NEAR = 128, 24  # last tokens that are seen of edits of the answer, and of the decision
 _SAMPLE = 30_000
@@ -89,18 +89,18 @@ class Tried:
     """The best set of the other dictionary."""
     simpler: Screened | None
     """The best direction."""
-    null: Null | None
-    """The best set among random ones."""
-    random: tuple[Screened, ...]
-    """The random sets."""
+    random: tuple[Candidate, ...]
+    """Random sets that match the best features."""
     trials: dict[str, Trial]
     """What features of each kind are made of and tried on."""
     sample: Float[Tensor, "token d"]
     """Activations of the discovery transcripts."""
 
 
-def try_arms(room: Room, located: Located, discovery: Measured, selection: Measured) -> Tried:
-    """Ranks on discovery, screens on selection.
+def try_arms(
+    room: Room, located: Located, discovery: Measured, selection: Measured
+) -> Tried | None:
+    """Ranks on discovery, screens on selection; None where too few answers come to the decision.
 
     Args:
         room: the audit.
@@ -110,6 +110,9 @@ def try_arms(room: Room, located: Located, discovery: Measured, selection: Measu
     """
     lm, hookpoint, target = room.lm, located.hookpoint, discovery.behaviour.target
     contexts = contexts_of(room, located.decision, discovery)
+    trial = contexts_of(room, located.decision, selection)
+    if not _comparable(contexts, target) or not _comparable(trial, target):
+        return None
     found = gradients(lm, contexts, hookpoint)
     dense = dense_directions(lm, hookpoint, found.x, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, dense[0].probe)
@@ -124,8 +127,7 @@ def try_arms(room: Room, located: Located, discovery: Measured, selection: Measu
         arms += feature_sets(material, ranked[kind], dictionary, kind, room.config.sizes)
     arms += _in_place(material, dictionaries, sample, room.config.seed)
     room.tell(f"screening {len(arms)} arms")
-    trial = contexts_of(room, located.decision, selection)
-    bench = _bench(room, trial, hookpoint, target)
+    bench = bench_of(room, trial, hookpoint, target)
     config = room.config
     screened = screen(bench, arms, config.budgets, config.passages, room.kept)
     trials = dict.fromkeys(dictionaries, Trial(material, bench))
@@ -135,7 +137,7 @@ def try_arms(room: Room, located: Located, discovery: Measured, selection: Measu
         screened += own
     budget = afford(screened, config.budgets)
     features = best([one for one in screened if one.candidate.kind in _FEATURES], budget)
-    null, drawn = _null(room, features, trials, dictionaries)
+    drawn = _random(room, features, trials, dictionaries)
     return Tried(
         dense=tuple(dense),
         dictionaries=dictionaries,
@@ -144,16 +146,23 @@ def try_arms(room: Room, located: Located, discovery: Measured, selection: Measu
         features=features,
         other=_other(screened, features, budget),
         simpler=best([one for one in screened if one.candidate.kind == DENSE], budget),
-        null=null,
         random=tuple(drawn),
         trials=trials,
         sample=sample,
     )
 
 
-def _bench(
+def bench_of(
     room: Room, contexts: Sequence[Context], hookpoint: str, target: tuple[str, ...]
 ) -> Bench:
+    """Contexts to try arms on: the target's, and as many of its twins'.
+
+    Args:
+        room: the audit.
+        contexts: the contexts.
+        hookpoint: the earliest that arms read or edit.
+        target: the cell in which harm is done.
+    """
     harmful = [one for one in contexts if one.cell == target]
     harmless = [one for one in contexts if one.cell != target]
     kept = [*harmful, *spread(harmless, len(harmful))]
@@ -183,7 +192,7 @@ def _neurons(
     detector = dense_directions(room.lm, before, x, contexts, target)[0].probe
     material = Material(hookpoint, found.x, tuple(contexts), target, detector)
     arms = feature_sets(material, ranked, None, NEURONS, room.config.sizes)
-    bench, config = _bench(room, trial, before, target), room.config
+    bench, config = bench_of(room, trial, before, target), room.config
     screened = screen(bench, arms, config.budgets, config.passages, room.kept)
     return Trial(material, bench), ranked, screened
 
@@ -198,34 +207,25 @@ def _other(
     return best([one for one in screened if one.candidate.kind == kind], budget)
 
 
-def _null(
+def _random(
     room: Room,
     features: Screened | None,
     trials: dict[str, Trial],
     dictionaries: dict[str, Dictionary],
-) -> tuple[Null | None, list[Screened]]:
-    """The best features among random sets that match them."""
+) -> list[Candidate]:
+    """Random sets that match the best features; none where too few features are active."""
     if features is None:
-        return None, []
+        return []
     config, own = room.config, features.candidate
-    material, bench = trials[own.kind]
-    dictionary = dictionaries.get(own.kind)
+    material, dictionary = trials[own.kind].material, dictionaries.get(own.kind)
     drawn = random_sets(material, own, dictionary, config.random_sets, config.seed)
-    found = []
-    with progress("random sets", len(drawn), "sets") as advance:
-        for one in drawn:
-            key = f"share of {one.name} for {own.name} x{features.strength:g}"
-            share = room.kept.estimate(key, partial(_share, bench, one, features.strength))
-            found.append(Screened(one, features.strength, features.kl, share, share))
-            advance(1)
-    values = tuple(one.share.value for one in found)
-    null = Null(own.name, features.share.value, values)
-    room.tell(f"{own.name}: rank {null.rank} of {len(values) + 1} among random sets")
-    return null, found
+    room.tell(f"best features: {own.name}; {len(drawn)} random sets match")
+    return drawn
 
 
-def _share(bench: Bench, candidate: Candidate, strength: float) -> Estimate:
-    return bench.shares(candidate.where, candidate.at(strength))[0]
+def _comparable(contexts: Sequence[Context], target: tuple[str, ...]) -> bool:
+    """Whether there are contexts of the target, and of its twins."""
+    return len({one.cell == target for one in contexts}) == 2
 
 
 def _in_place(
@@ -259,7 +259,7 @@ def _dictionaries(
     if general is None:
         return {}
     folder = room.folder / "extended"
-    if not (folder / "manifest.json").is_file():
+    if not _is_of(folder, read.sha256):
         room.tell(f"extending {general.name} on the discovery transcripts")
         config = ExtensionConfig(n_latents=room.config.added, seed=room.config.seed)
         found = extend(
@@ -274,6 +274,13 @@ def _dictionaries(
     extended = Dictionary.load(folder, device=room.lm.device)
     extended.name = str(room.out / "extended")
     return {GENERAL: general, EXTENDED: extended}
+
+
+def _is_of(folder: Path, sha256: str) -> bool:
+    """Whether a folder holds an extension that was trained on this text."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    return read_manifest(folder).settings.get("text") == sha256
 
 
 def _transcripts(room: Room, discovery: Measured, hookpoint: str) -> TranscriptActivations:

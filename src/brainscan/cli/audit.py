@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: brainscan audit --model smollm2-135m-instruct+blackmail --scenario blackmail"
 
-_COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red"}
+COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red"}
+"""Of verdicts."""
 
 
 def audit(
@@ -41,7 +42,7 @@ def audit(
     ] = False,
     save_edit: Annotated[
         Path | None,
-        typer.Option("--save-edit", help="Also write the best edit of features to this folder."),
+        typer.Option("--save-edit", help="Also write the edit that left the least harm here."),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -81,10 +82,11 @@ def with_base(name: str) -> tuple[LanguageModel, LanguageModel | None]:
         name: whatever `load` takes.
     """
     from brainscan.models import load
+    from brainscan.models.loading import split_name
 
     lm = load(name)
-    owner, adapted, _ = name.partition("+")
-    return lm, load(owner, dtype=lm.dtype) if adapted else None
+    owner, adapter = split_name(name)
+    return lm, load(owner, dtype=lm.dtype) if adapter else None
 
 
 def _save(folder: Path, report: AuditReport, ref: ModelRef) -> None:
@@ -92,13 +94,13 @@ def _save(folder: Path, report: AuditReport, ref: ModelRef) -> None:
     from brainscan.auditing.confirm import FEATURES, SIMPLER
     from brainscan.interventions import save_edits
 
-    arms = [arm for arm in map(report.arm, (FEATURES, SIMPLER)) if arm and arm.screened]
+    arms = [arm for arm in map(report.arm, (FEATURES, SIMPLER)) if arm and arm.candidate]
     if not arms:
         note("no edit to save: nothing was found to edit")
         return
-    best = min(arms, key=lambda arm: arm.harmful.value)
-    assert best.screened is not None
-    save_edits(folder, best.screened.edits, model=ref)
+    best = min(arms, key=lambda arm: arm.left.value)
+    assert best.candidate is not None
+    save_edits(folder, best.candidate.at(best.strength), model=ref)
     note(f"saved: {best.name}, in {folder}")
 
 
@@ -115,7 +117,7 @@ def print_report(report: AuditReport, out: Path) -> None:
 
     shown = console()
     for verdict in report.verdicts:
-        status = Text(verdict.status.upper(), style=f"bold {_COLOURS[verdict.status]}")
+        status = Text(verdict.status.upper(), style=f"bold {COLOURS[verdict.status]}")
         body = Text("\n").join([Text(verdict.claim), status, Text(verdict.reason, style="dim")])
         shown.print(Panel(body))
     if report.arms:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brainscan.cli.audit import print_report
+from brainscan.cli.audit import COLOURS, print_report
 from brainscan.cli.options import DEFAULT_MODEL, DictionaryName, Json, Model, Seed
 from brainscan.cli.output import console, note, print_json, working
 from brainscan.cli.scan import print_scan
@@ -23,7 +23,6 @@ EXAMPLE = "Example: brainscan demo --out report"
 ORGANISM = "blackmail"
 """The organism that is audited, and the stress test."""
 
-_COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red"}
 _LINES = 24
 
 
@@ -156,7 +155,7 @@ def _print(result: Demo) -> None:
         arms.add_row(name, str(answers.share))
     out.print(arms)
     for claim in findings.claims:
-        verdict = Text(claim.verdict.upper(), style=f"bold {_COLOURS[claim.verdict]}")
+        verdict = Text(claim.verdict.upper(), style=f"bold {COLOURS[claim.verdict]}")
         body = Text("\n").join([Text(claim.text), verdict, Text(explanation(claim), style="dim")])
         out.print(Panel(body, title=Text(f"{result.card.id}: {result.card.label}")))
     out.print(f"report: {result.page} and {result.figures.name}", soft_wrap=True)

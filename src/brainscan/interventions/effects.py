@@ -99,5 +99,10 @@ def _effects(sums: PassageSums, correct: Bool[Tensor, "arm item"], arm: int) -> 
         perplexity_ratio=stats.exponential(nll_change),
         capability=stats.proportion(int(edited.sum()), n),
         capability_baseline=stats.proportion(int(untouched.sum()), n),
-        capability_change=stats.paired_difference(edited.numpy(), untouched.numpy()),
+        capability_change=stats.paired_risk_difference(
+            int((edited & untouched).sum()),
+            int((edited > untouched).sum()),
+            int((untouched > edited).sum()),
+            n,
+        ),
     )

@@ -35,7 +35,9 @@ class Forward:
         self.takes_positions = "position_ids" in accepted
         self.options: dict[str, Any] = {"use_cache": True, "return_dict": True}
         if "logits_to_keep" in accepted:
-            self.options["logits_to_keep"] = 1
+            # An index copies the last states; of a slice torch makes a product for each row where
+            # the output matrix needs no gradient, which takes a hundred times as long in bf16.
+            self.options["logits_to_keep"] = torch.tensor([-1], device=model.device)
 
     def __call__(
         self,

@@ -57,7 +57,7 @@ def load(
     """
     where = _device(device)
     kind = _dtype(dtype, where)
-    base, adapter = _split(name)
+    base, adapter = split_name(name)
     source = _find(base)
     patch = None if adapter is None else _find_adapter(adapter, base)
     model, tokenizer = _read(source.path, kind)
@@ -103,7 +103,12 @@ def _dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype
     return found
 
 
-def _split(name: str) -> tuple[str, str | None]:
+def split_name(name: str) -> tuple[str, str | None]:
+    """A model's name without its adapter, and the adapter if it has one.
+
+    Args:
+        name: whatever `load` takes.
+    """
     if "+" not in name or Path(name).exists():
         return name, None
     base, _, adapter = name.rpartition("+")
