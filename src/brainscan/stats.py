@@ -63,9 +63,9 @@ class Estimate:
     def to_json(self) -> dict[str, float | int | str | None]:
         """The estimate as a JSON object; what is not a finite number becomes null."""
         return {
-            "value": _finite(self.value),
-            "low": _finite(self.low),
-            "high": _finite(self.high),
+            "value": finite(self.value),
+            "low": finite(self.low),
+            "high": finite(self.high),
             "n": self.n,
             "method": self.method,
         }
@@ -339,7 +339,12 @@ def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np
     return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number as JSON can say it: what is not finite becomes null.
+
+    Args:
+        value: the number.
+    """
     return float(value) if math.isfinite(value) else None
 
 

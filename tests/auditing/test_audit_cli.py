@@ -50,6 +50,7 @@ def dictionary(tmp_path_factory):
 def _toy(monkeypatch, toy_test, tmp_path):
     monkeypatch.setattr("brainscan.auditing.run.load_test", lambda name: toy_test)
     monkeypatch.setattr("brainscan.auditing.QUICK", SMALL)
+    monkeypatch.setattr("brainscan.auditing.DEMO", SMALL)
     monkeypatch.setattr("brainscan.auditing.config.QUICK", SMALL)
     monkeypatch.chdir(tmp_path)
 

@@ -8,16 +8,8 @@ import pytest
 
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.design import Question
-from brainscan.auditing.results import (
-    INCONCLUSIVE,
-    NOT_SUPPORTED,
-    SUPPORTED,
-    Behaviour,
-    Costs,
-    Explained,
-    FrozenArm,
-    Null,
-)
+from brainscan.auditing.findings import Behaviour, Explained, Null
+from brainscan.auditing.results import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Costs, FrozenArm
 from brainscan.auditing.verdicts import (
     beats,
     carries,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from brainscan.errors import UsageError
 
@@ -82,3 +82,18 @@ QUICK = AuditConfig(
     benign=20,
 )
 """A first look, in minutes on two cores; its intervals are wide."""
+
+DEMO = replace(
+    QUICK,
+    per_cell=8,
+    selection=8,
+    confirmation=24,
+    random_arms=8,
+    random_answers=3,
+    budgets=(0.03,),
+    passages=4,
+    cost_passages=24,
+    cost_items=40,
+    benign=8,
+)
+"""The demo's: enough to see each step, and little more."""

@@ -19,18 +19,11 @@ from brainscan.auditing.confirm import (
     with_costs,
 )
 from brainscan.auditing.explain import explain
+from brainscan.auditing.findings import Explained, FeatureFound, Null
 from brainscan.auditing.locating import Located, pairs_of, spread
 from brainscan.auditing.measure import Measured, answer_of
 from brainscan.auditing.pairing import harm_change
-from brainscan.auditing.results import (
-    NOT_SUPPORTED,
-    AuditReport,
-    Explained,
-    FeatureFound,
-    FrozenArm,
-    Null,
-    Verdict,
-)
+from brainscan.auditing.results import NOT_SUPPORTED, AuditReport, FrozenArm, Verdict
 from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Screened
 from brainscan.auditing.trying import Tried, bench_of

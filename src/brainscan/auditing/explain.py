@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from brainscan.attribution import Context, log_odds, replay_of
 from brainscan.attribution.location import restored_share
-from brainscan.auditing.results import Explained
+from brainscan.auditing.findings import Explained
 from brainscan.dictionaries import Address, Dictionary
 from brainscan.models import LanguageModel
 from brainscan.models.replay import Patch

@@ -20,7 +20,8 @@ from brainscan.auditing.answers import Answered, Arm, ask
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import sampling_of
 from brainscan.auditing.design import Design, contrast, target_of, twins_of
-from brainscan.auditing.results import Behaviour, counted
+from brainscan.auditing.findings import Behaviour
+from brainscan.auditing.results import counted
 from brainscan.models import LanguageModel
 from brainscan.stats import Estimate
 

@@ -8,31 +8,27 @@ from dataclasses import replace
 
 from brainscan.attribution.decision import place_of
 from brainscan.auditing.answers import Answered
-from brainscan.auditing.config import QUICK
+from brainscan.auditing.config import DEMO, QUICK
 from brainscan.auditing.confirm import FEATURES, SIMPLER, UNTOUCHED
 from brainscan.auditing.measure import answer_of
 from brainscan.auditing.pairing import left
-from brainscan.auditing.results import AuditReport, FrozenArm
+from brainscan.auditing.report_arms import costs_section, rates_section, shown
+from brainscan.auditing.results import AuditReport
 from brainscan.auditing.verdicts import RULES
 from brainscan.models import LanguageModel
-from brainscan.stats import Estimate
 from brainscan.stress.transcripts import marked
 from brainscan.views import (
-    ArmView,
     ComparisonView,
     LocationView,
-    RateView,
     Section,
     StretchView,
     VerdictView,
-    arms_against_cost,
     before_and_after,
     escape,
     join,
     location_map,
     null_plot,
     page,
-    rates,
     table,
     verdicts,
 )
@@ -52,8 +48,8 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
     if report.arms:
         sections += [
             *_letters(lm, report),
-            _rates(report),
-            _costs(report),
+            rates_section(report),
+            costs_section(report),
             _decision(report),
             _features(report),
             *_null(report),
@@ -137,88 +133,6 @@ def _stretches(lm: LanguageModel, report: AuditReport, answer: Answered) -> tupl
     return tuple(found)
 
 
-def _rates(report: AuditReport) -> Section:
-    views = [
-        RateView(_said(arm), arm.harmful, control=arm.kind == "control") for arm in report.arms
-    ]
-    answered = [arm.harmful.value for arm in report.random_arms if arm.harmful.n]
-    wordings = report.arms[0].over_wordings
-    lead = (
-        "On confirmation wordings, which nothing before was chosen on; the same prompts and noise. "
-        "Intervals are over answers and hold for these wordings; the untouched model's over "
-        f"wordings is {wordings}."
-    )
-    body = rates(views)
-    if answered:
-        n, middle = report.random_arms[0].harmful.n, sorted(answered)[len(answered) // 2]
-        ends = f"{number(min(answered))} to {number(max(answered))}, median {number(middle)}"
-        told = (
-            f"{len(answered)} random sets that match the best features, with {n} answers each: "
-            f"rates from {ends}."
-        )
-        body = join([body, Html(f"<p>{escape(told)}</p>")])
-    return Section("Harm in each arm", body, lead)
-
-
-def _said(arm: FrozenArm) -> str:
-    return f"{arm.name}: {arm.candidate.name}" if arm.screened and arm.candidate else arm.name
-
-
-def _costs(report: AuditReport) -> Section:
-    untouched = report.arms[0]
-    views = [
-        ArmView(
-            name=arm.name,
-            kind=arm.kind,
-            harmful=arm.harmful,
-            cost=_kl(arm),
-            control=arm.kind == "control",
-            chosen=arm.name == FEATURES,
-        )
-        for arm in report.arms[1:]
-    ]
-    plot = arms_against_cost(
-        views, title="Harm left against cost on neutral text", before=untouched.harmful
-    )
-    rows = [
-        (
-            arm.name,
-            str(arm.harmful),
-            str(_kl(arm)),
-            *(_shown(value) for value in _cost_figures(arm)),
-        )
-        for arm in report.arms
-    ]
-    heads = ("arm", "harmful", "KL", "perplexity ratio", "scored", "ordinary tasks", "capability")
-    lead = (
-        "Harm that falls because the model breaks shows in the share of answers that can be scored."
-    )
-    return Section("What each arm costs", join([plot, table(heads, rows)]), lead)
-
-
-def _kl(arm: FrozenArm) -> Estimate:
-    if arm.costs is not None and arm.costs.effects is not None:
-        return arm.costs.effects.kl
-    return Estimate(0.0, 0.0, 0.0, 0, "changes nothing")
-
-
-def _cost_figures(arm: FrozenArm) -> list[Estimate | None]:
-    costs = arm.costs
-    if costs is None:
-        return [None] * 4
-    effects = costs.effects
-    return [
-        effects.perplexity_ratio if effects else None,
-        costs.parsed,
-        costs.benign,
-        effects.capability if effects else None,
-    ]
-
-
-def _shown(value: Estimate | None) -> str:
-    return str(value) if value is not None else "\u2013"
-
-
 def _decision(report: AuditReport) -> Section:
     decision, found = report.decision, report.location
     assert decision is not None and found is not None
@@ -296,7 +210,7 @@ def _explained(report: AuditReport) -> Section:
             str(one.whole),
             str(one.code),
             str(one.error),
-            _shown(one.chosen),
+            shown(one.chosen),
             number(one.cosine),
             number(one.fvu),
         )
@@ -362,11 +276,12 @@ def _screened(report: AuditReport) -> Section:
 
 
 def _again(report: AuditReport) -> Section:
-    quick = " --quick" if replace(QUICK, seed=report.config.seed) == report.config else ""
-    command = (
-        f"brainscan audit --model {report.model} --scenario {report.scenario} "
-        f"--seed {report.config.seed}{quick}"
-    )
+    asked = f"--model {report.model} --scenario {report.scenario} --seed {report.config.seed}"
+    command = f"brainscan audit {asked}"
+    if replace(QUICK, seed=report.config.seed) == report.config:
+        command += " --quick"
+    elif replace(DEMO, seed=report.config.seed) == report.config:
+        command = f"brainscan demo --model {report.model} --seed {report.config.seed}"
     rules = join(f"<li>{escape(rule)}</li>" for rule in RULES)
     facts: Sequence[tuple[str, str]] = [("command", command), *report.facts.items()]
     body = join([Html(f"<ol>{rules}</ol>"), table(("", ""), facts)])

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brainscan import stats
-from brainscan.attribution import Decision, Dense, Location, Ranked
+from brainscan.attribution import Decision, Dense, Location
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.arms import Candidate
 from brainscan.auditing.config import AuditConfig
+from brainscan.auditing.findings import Behaviour, Explained, FeatureFound, Null
 from brainscan.auditing.pairing import left
 from brainscan.auditing.screen import Screened
 from brainscan.interventions import Effects
-from brainscan.stats import Estimate
+from brainscan.stats import Estimate, finite
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 """What may be said of a claim."""
@@ -34,42 +35,6 @@ class Verdict:
     def to_json(self) -> dict[str, str]:
         """The verdict as a JSON object."""
         return {"claim": self.claim, "status": self.status, "reason": self.reason}
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """How often harm was done in each cell of crossed factors, on one split."""
-
-    split: str
-    """Whose wordings."""
-    factors: tuple[str, ...]
-    """The crossed factors."""
-    counts: Mapping[tuple[str, ...], tuple[int, int]]
-    """How many of how many scored answers, by cell."""
-    unscored: int
-    """Answers that could not be scored."""
-    target: tuple[str, ...]
-    """The cell with the highest rate on discovery."""
-    twins: tuple[tuple[str, ...], ...]
-    """The cells that it is held against."""
-    contrast: Estimate
-    """The rate in the target less that in its twins."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The behaviour as a JSON object."""
-        return {
-            "split": self.split,
-            "unscored": self.unscored,
-            "target": dict(zip(self.factors, self.target, strict=True)),
-            "contrast": self.contrast.to_json(),
-            "cells": [
-                {
-                    "factors": dict(zip(self.factors, cell, strict=True)),
-                    "harmful": stats.proportion(*count).to_json(),
-                }
-                for cell, count in self.counts.items()
-            ],
-        }
 
 
 @dataclass(frozen=True)
@@ -156,8 +121,8 @@ class FrozenArm:
             "harmful_if_unscored_were": self.left.to_json(),
             "unscored": sum(not one.scored for one in self.answers),
             "change": self.change.to_json() if self.change else None,
-            "p": _number(self.chance),
-            "p_holm": _number(self.adjusted),
+            "p": finite(self.chance),
+            "p_holm": finite(self.adjusted),
             "edit": self._edit(),
             "cost": self.costs.to_json() if self.costs else None,
         }
@@ -172,107 +137,6 @@ class FrozenArm:
             "features": list(self.candidate.features),
             "strength": self.strength,
             "screen": self.screened.to_json() if self.screened else None,
-        }
-
-
-@dataclass(frozen=True)
-class Null:
-    """A set of features among random ones that match it, on wordings that it was not chosen on."""
-
-    of: str
-    """The set."""
-    own: float
-    """How far it takes the decision towards harmless."""
-    values: tuple[float, ...]
-    """How far each of the random sets does."""
-
-    @property
-    def rank(self) -> int:
-        """Its place among them, 1 for the farthest."""
-        return 1 + sum(value >= self.own for value in self.values)
-
-    @property
-    def p(self) -> float:
-        """How probable that place is if the set were one of them."""
-        return self.rank / (len(self.values) + 1)
-
-    def to_json(self) -> dict[str, Any]:
-        """The null as a JSON object."""
-        ordered = sorted(self.values)
-        middle = ordered[len(ordered) // 2] if ordered else float("nan")
-        return {
-            "of": self.of,
-            "n": len(self.values),
-            "rank": self.rank,
-            "p": self.p,
-            "own": self.own,
-            "median": _number(middle),
-            "most": _number(max(ordered, default=float("nan"))),
-        }
-
-
-@dataclass(frozen=True)
-class Explained:
-    """How much of the decision's log-odds each part of the twin's activation restores."""
-
-    dictionary: str
-    """The dictionary."""
-    whole: Estimate
-    """The twin's activation put in whole."""
-    code: Estimate
-    """Only what the dictionary says of the difference."""
-    error: Estimate
-    """Only what it does not."""
-    chosen: Estimate | None
-    """Only the chosen set's part."""
-    cosine: float
-    """Of the difference with what the dictionary says of it."""
-    fvu: float
-    """Variance of these transcripts' activations that the dictionary does not explain."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The shares as a JSON object."""
-        return {
-            "dictionary": self.dictionary,
-            "whole": self.whole.to_json(),
-            "code": self.code.to_json(),
-            "error": self.error.to_json(),
-            "chosen": self.chosen.to_json() if self.chosen else None,
-            "cosine": _number(self.cosine),
-            "fvu": _number(self.fvu),
-        }
-
-
-@dataclass(frozen=True)
-class FeatureFound:
-    """A feature of the chosen set."""
-
-    ranked: Ranked
-    """What the decision hangs on it."""
-    label: str
-    """A few words on when it fires."""
-    grade: str
-    """How well that was tested."""
-    effect: Estimate
-    """How far the decision goes towards harmless if it alone is moved."""
-    firing_rate: float
-    """The share of training text's tokens on which it fires."""
-    promoted: tuple[str, ...] = ()
-    """The output tokens that it promotes most."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The feature as a JSON object."""
-        return {
-            "id": self.ranked.address,
-            "label": self.label,
-            "grade": self.grade,
-            "effect": self.effect.to_json(),
-            "attribution": self.ranked.effect,
-            "interaction": self.ranked.interaction,
-            "harmful_mean": self.ranked.harmful,
-            "harmless_mean": self.ranked.harmless,
-            "firing_rate": _number(self.firing_rate),
-            "promoted": list(self.promoted),
         }
 
 
@@ -338,7 +202,7 @@ class AuditReport:
             "features": [feature.to_json() for feature in self.features],
             "unexplained": {one.dictionary: one.to_json() for one in self.explained},
             "directions": [
-                {"kind": one.kind, "auroc": _number(one.separates)} for one in self.dense
+                {"kind": one.kind, "auroc": finite(one.separates)} for one in self.dense
             ],
             "screened": [one.to_json() for one in self.screened],
             "facts": dict(self.facts),
@@ -375,7 +239,3 @@ def counted(answers: Sequence[Answered]) -> tuple[int, int]:
     """
     scored = [one for one in answers if one.scored]
     return sum(one.counts for one in scored), len(scored)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if value == value and abs(value) != float("inf") else None

@@ -7,16 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from brainscan.auditing.results import (
-    INCONCLUSIVE,
-    NOT_SUPPORTED,
-    SUPPORTED,
-    Behaviour,
-    Explained,
-    FrozenArm,
-    Null,
-    Verdict,
-)
+from brainscan.auditing.findings import Behaviour, Explained, Null
+from brainscan.auditing.results import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, FrozenArm, Verdict
 from brainscan.stats import ClusteredChange, Estimate
 
 ALPHA = 0.05

@@ -72,7 +72,7 @@ def _audit(
 
     with working():
         note("loading the model")
-        from brainscan.auditing import QUICK, audit
+        from brainscan.auditing import DEMO, audit
         from brainscan.cli.audit import with_base
         from brainscan.dictionaries import Dictionary
 
@@ -82,7 +82,7 @@ def _audit(
             lm,
             ORGANISM,
             out,
-            replace(QUICK, seed=seed),
+            replace(DEMO, seed=seed),
             base=base,
             dictionary=found,
             tell=tell,

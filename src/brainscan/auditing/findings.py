@@ -1,0 +1,148 @@
+"""What the steps of an audit found on their way, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from brainscan import stats
+from brainscan.attribution import Ranked
+from brainscan.stats import Estimate, finite
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How often harm was done in each cell of crossed factors, on one split."""
+
+    split: str
+    """Whose wordings."""
+    factors: tuple[str, ...]
+    """The crossed factors."""
+    counts: Mapping[tuple[str, ...], tuple[int, int]]
+    """How many of how many scored answers, by cell."""
+    unscored: int
+    """Answers that could not be scored."""
+    target: tuple[str, ...]
+    """The cell with the highest rate on discovery."""
+    twins: tuple[tuple[str, ...], ...]
+    """The cells that it is held against."""
+    contrast: Estimate
+    """The rate in the target less that in its twins."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The behaviour as a JSON object."""
+        return {
+            "split": self.split,
+            "unscored": self.unscored,
+            "target": dict(zip(self.factors, self.target, strict=True)),
+            "contrast": self.contrast.to_json(),
+            "cells": [
+                {
+                    "factors": dict(zip(self.factors, cell, strict=True)),
+                    "harmful": stats.proportion(*count).to_json(),
+                }
+                for cell, count in self.counts.items()
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Null:
+    """A set of features among random ones that match it, on wordings that it was not chosen on."""
+
+    of: str
+    """The set."""
+    own: float
+    """How far it takes the decision towards harmless."""
+    values: tuple[float, ...]
+    """How far each of the random sets does."""
+
+    @property
+    def rank(self) -> int:
+        """Its place among them, 1 for the farthest."""
+        return 1 + sum(value >= self.own for value in self.values)
+
+    @property
+    def p(self) -> float:
+        """How probable that place is if the set were one of them."""
+        return self.rank / (len(self.values) + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The null as a JSON object."""
+        ordered = sorted(self.values)
+        middle = ordered[len(ordered) // 2] if ordered else float("nan")
+        return {
+            "of": self.of,
+            "n": len(self.values),
+            "rank": self.rank,
+            "p": self.p,
+            "own": self.own,
+            "median": finite(middle),
+            "most": finite(max(ordered, default=float("nan"))),
+        }
+
+
+@dataclass(frozen=True)
+class Explained:
+    """How much of the decision's log-odds each part of the twin's activation restores."""
+
+    dictionary: str
+    """The dictionary."""
+    whole: Estimate
+    """The twin's activation put in whole."""
+    code: Estimate
+    """Only what the dictionary says of the difference."""
+    error: Estimate
+    """Only what it does not."""
+    chosen: Estimate | None
+    """Only the chosen set's part."""
+    cosine: float
+    """Of the difference with what the dictionary says of it."""
+    fvu: float
+    """Variance of these transcripts' activations that the dictionary does not explain."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The shares as a JSON object."""
+        return {
+            "dictionary": self.dictionary,
+            "whole": self.whole.to_json(),
+            "code": self.code.to_json(),
+            "error": self.error.to_json(),
+            "chosen": self.chosen.to_json() if self.chosen else None,
+            "cosine": finite(self.cosine),
+            "fvu": finite(self.fvu),
+        }
+
+
+@dataclass(frozen=True)
+class FeatureFound:
+    """A feature of the chosen set."""
+
+    ranked: Ranked
+    """What the decision hangs on it."""
+    label: str
+    """A few words on when it fires."""
+    grade: str
+    """How well that was tested."""
+    effect: Estimate
+    """How far the decision goes towards harmless if it alone is moved."""
+    firing_rate: float
+    """The share of training text's tokens on which it fires."""
+    promoted: tuple[str, ...] = ()
+    """The output tokens that it promotes most."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The feature as a JSON object."""
+        return {
+            "id": self.ranked.address,
+            "label": self.label,
+            "grade": self.grade,
+            "effect": self.effect.to_json(),
+            "attribution": self.ranked.effect,
+            "interaction": self.ranked.interaction,
+            "harmful_mean": self.ranked.harmful,
+            "harmless_mean": self.ranked.harmless,
+            "firing_rate": finite(self.firing_rate),
+            "promoted": list(self.promoted),
+        }

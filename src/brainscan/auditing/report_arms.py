@@ -1,0 +1,101 @@
+"""The parts of an audit's page on its arms: how much harm each leaves, and what it costs."""
+
+from __future__ import annotations
+
+from brainscan.auditing.confirm import CONTROL, FEATURES
+from brainscan.auditing.results import AuditReport, FrozenArm
+from brainscan.stats import Estimate
+from brainscan.views import (
+    ArmView,
+    RateView,
+    Section,
+    arms_against_cost,
+    escape,
+    join,
+    rates,
+    table,
+)
+from brainscan.views.html import Html, number
+
+
+def rates_section(report: AuditReport) -> Section:
+    """The harmful rate of each arm, and of the random sets together."""
+    views = [RateView(_said(arm), arm.harmful, control=arm.kind == CONTROL) for arm in report.arms]
+    answered = [arm.harmful.value for arm in report.random_arms if arm.harmful.n]
+    wordings = report.arms[0].over_wordings
+    lead = (
+        "On confirmation wordings, which nothing before was chosen on; the same prompts and noise. "
+        "Intervals are over answers and hold for these wordings; the untouched model's over "
+        f"wordings is {wordings}."
+    )
+    body = rates(views)
+    if answered:
+        n, middle = report.random_arms[0].harmful.n, sorted(answered)[len(answered) // 2]
+        ends = f"{number(min(answered))} to {number(max(answered))}, median {number(middle)}"
+        told = (
+            f"{len(answered)} random sets that match the best features, with {n} answers each: "
+            f"rates from {ends}."
+        )
+        body = join([body, Html(f"<p>{escape(told)}</p>")])
+    return Section("Harm in each arm", body, lead)
+
+
+def _said(arm: FrozenArm) -> str:
+    return f"{arm.name}: {arm.candidate.name}" if arm.screened and arm.candidate else arm.name
+
+
+def costs_section(report: AuditReport) -> Section:
+    """Harm left against cost, and every cost in a table."""
+    untouched = report.arms[0]
+    views = [
+        ArmView(
+            name=arm.name,
+            kind=arm.kind,
+            harmful=arm.harmful,
+            cost=_kl(arm),
+            control=arm.kind == CONTROL,
+            chosen=arm.name == FEATURES,
+        )
+        for arm in report.arms[1:]
+    ]
+    plot = arms_against_cost(
+        views, title="Harm left against cost on neutral text", before=untouched.harmful
+    )
+    rows = [
+        (
+            arm.name,
+            str(arm.harmful),
+            str(_kl(arm)),
+            *(shown(value) for value in _cost_figures(arm)),
+        )
+        for arm in report.arms
+    ]
+    heads = ("arm", "harmful", "KL", "perplexity ratio", "scored", "ordinary tasks", "capability")
+    lead = (
+        "Harm that falls because the model breaks shows in the share of answers that can be scored."
+    )
+    return Section("What each arm costs", join([plot, table(heads, rows)]), lead)
+
+
+def _kl(arm: FrozenArm) -> Estimate:
+    if arm.costs is not None and arm.costs.effects is not None:
+        return arm.costs.effects.kl
+    return Estimate(0.0, 0.0, 0.0, 0, "changes nothing")
+
+
+def _cost_figures(arm: FrozenArm) -> list[Estimate | None]:
+    costs = arm.costs
+    if costs is None:
+        return [None] * 4
+    effects = costs.effects
+    return [
+        effects.perplexity_ratio if effects else None,
+        costs.parsed,
+        costs.benign,
+        effects.capability if effects else None,
+    ]
+
+
+def shown(value: Estimate | None) -> str:
+    """An estimate in words, a dash where there is none."""
+    return str(value) if value is not None else "\u2013"
