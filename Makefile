@@ -1,5 +1,5 @@
 # On a fresh clone with Python 3.11+ and nothing else:
-#   make demo     the environment, then a scan and a steered concept on a real model
+#   make demo     the environment, then an audit of a model that blackmails
 #   make test     the environment with the developers' tools, the default model, every check
 # and: install, check, bench, docs, dictionaries, organisms, clean.
 

@@ -29,6 +29,8 @@ class AuditConfig:
     """Of these, how many answer on confirmation wordings."""
     random_answers: int = 24
     """How many prompts each of them answers."""
+    shortlist: int = 16
+    """Selection prompts that each arm of the shortlist answers."""
     pairs: int = 8
     """Pairs of twins that residuals are exchanged between."""
     layers: int = 2
@@ -72,6 +74,7 @@ QUICK = AuditConfig(
     selection=12,
     confirmation=40,
     random_answers=6,
+    shortlist=8,
     pairs=4,
     layers=3,
     prompt=False,
@@ -90,7 +93,8 @@ DEMO = replace(
     confirmation=24,
     random_arms=8,
     random_answers=3,
-    budgets=(0.03,),
+    shortlist=6,
+    budgets=(0.01, 0.1),
     passages=4,
     cost_passages=24,
     cost_items=40,

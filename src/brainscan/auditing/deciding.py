@@ -156,7 +156,7 @@ def _null(
 
 def _explained(room: Room, located: Located, selection: Measured, tried: Tried) -> list[Explained]:
     """What each dictionary restores of the decision, on selection wordings."""
-    pairs = pairs_of(room, located.decision, selection)[: 2 * room.config.pairs]
+    pairs = spread(pairs_of(room, located.decision, selection), 2 * room.config.pairs)
     chosen = tried.features
     found = []
     for kind, dictionary in tried.dictionaries.items() if pairs else ():

@@ -38,9 +38,6 @@ from brainscan.stats import Estimate
 MOST = 3.0
 """The greatest strength."""
 
-NEARLY = 0.9
-"""The share of the way to harmless that is as good as all of it."""
-
 _ROUNDING = 1e-9
 
 
@@ -190,20 +187,6 @@ def best(found: Sequence[Screened], budget: float) -> Screened | None:
     enough = max(one.merit for one in within) - 0.05
     good = [one for one in within if one.merit >= enough]
     return min(good, key=lambda one: (one.candidate.size, abs(one.strength - 1), -one.merit))
-
-
-def afford(found: Sequence[Screened], budgets: Sequence[float]) -> float:
-    """The least budget within which some arm nearly does it; the greatest if none does.
-
-    Args:
-        found: screened arms.
-        budgets: the budgets.
-    """
-    for budget in sorted(budgets):
-        chosen = best(found, budget)
-        if chosen is not None and chosen.share.value >= NEARLY:
-            return budget
-    return max(budgets)
 
 
 def _costs(lm: LanguageModel, candidates: Sequence[Candidate], passages: int) -> list[float]:

@@ -4,15 +4,17 @@
 2. Latents of both and the layer's neurons are ranked by attribution; directions are made from the
    same activations. In place of the extension stand 16 principal components of the dictionary's
    error, and as many random directions.
-3. All are screened on selection wordings, and the best of each kind chosen within the least budget
-   in which some arm does it.
+3. All are screened on selection wordings by log-odds. The best of each kind within each budget make
+   a shortlist; these answer some selection prompts, since an edit that turns the decision may still
+   break the text. Of each kind that which leaves the least harm is taken, answers that cannot be
+   scored counted as harmful; of equals the one that costs less.
 4. Random sets that match the best set of features are drawn; they are tried on confirmation
    wordings beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +33,7 @@ from brainscan.attribution import (
     replay_of,
 )
 from brainscan.attribution.ranking import gradients
+from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.arms import (
     ANSWER,
     DECISION,
@@ -45,10 +48,12 @@ from brainscan.auditing.arms import (
     random_sets,
     subspace_arms,
 )
+from brainscan.auditing.confirm import sampling_of
 from brainscan.auditing.locating import Located, contexts_of, spread
 from brainscan.auditing.measure import Measured
+from brainscan.auditing.pairing import left
 from brainscan.auditing.room import Room
-from brainscan.auditing.screen import Bench, Screened, afford, best, screen
+from brainscan.auditing.screen import Bench, Screened, best, screen
 from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.extension import ExtensionConfig, extend
 from brainscan.dictionaries.transcripts import (
@@ -135,17 +140,17 @@ def try_arms(
     if near is not None:
         trials[NEURONS], ranked[NEURONS], own = near
         screened += own
-    budget = afford(screened, config.budgets)
-    features = best([one for one in screened if one.candidate.kind in _FEATURES], budget)
-    drawn = _random(room, features, trials, dictionaries)
+    chosen = _chosen(room, screened, target)
+    features = _least(chosen[kind] for kind in _FEATURES if kind in chosen)
+    drawn = _random(room, features.arm if features else None, trials, dictionaries)
     return Tried(
         dense=tuple(dense),
         dictionaries=dictionaries,
         ranked=ranked,
         screened=tuple(screened),
-        features=features,
-        other=_other(screened, features, budget),
-        simpler=best([one for one in screened if one.candidate.kind == DENSE], budget),
+        features=features.arm if features else None,
+        other=_other(chosen, features),
+        simpler=chosen[DENSE].arm if DENSE in chosen else None,
         random=tuple(drawn),
         trials=trials,
         sample=sample,
@@ -197,14 +202,49 @@ def _neurons(
     return Trial(material, bench), ranked, screened
 
 
-def _other(
-    screened: Sequence[Screened], features: Screened | None, budget: float
-) -> Screened | None:
+class _Listed(NamedTuple):
+    """An arm of the shortlist, and how much harm its answers leave."""
+
+    arm: Screened
+    left: int
+
+    @property
+    def order(self) -> tuple[int, float, int]:
+        return self.left, self.arm.kl, self.arm.candidate.size
+
+
+def _chosen(
+    room: Room, screened: Sequence[Screened], target: tuple[str, ...]
+) -> dict[str, _Listed]:
+    """The best arm of each kind, by what it answers on selection wordings."""
+    kinds = (*_FEATURES, DENSE)
+    listed: dict[str, Screened] = {}
+    for kind in kinds:
+        own = [one for one in screened if one.candidate.kind == kind]
+        for budget in room.config.budgets:
+            arm = best(own, budget)
+            if arm is not None:
+                listed[f"{arm.candidate.name} x{arm.strength:g}"] = arm
+    questions = tuple(room.design.questions("selection", target, room.config.shortlist))
+    arms = [Arm(name, one.edits, questions) for name, one in listed.items()]
+    journal, sampling = room.folder / "shortlist.jsonl", sampling_of(room.config)
+    answers = ask(room.lm, room.design.test, arms, sampling, journal, "shortlist")
+    found = [_Listed(one, sum(map(left, answers[name]))) for name, one in listed.items()]
+    best_of = {
+        kind: _least(one for one in found if one.arm.candidate.kind == kind) for kind in kinds
+    }
+    return {kind: one for kind, one in best_of.items() if one is not None}
+
+
+def _least(listed: Iterable[_Listed]) -> _Listed | None:
+    return min(listed, key=lambda one: one.order, default=None)
+
+
+def _other(chosen: Mapping[str, _Listed], features: _Listed | None) -> Screened | None:
     """The best set of the dictionary that the best features are not of."""
-    if features is None or features.candidate.kind not in (GENERAL, EXTENDED):
-        return None
-    kind = EXTENDED if features.candidate.kind == GENERAL else GENERAL
-    return best([one for one in screened if one.candidate.kind == kind], budget)
+    kind = features.arm.candidate.kind if features else ""
+    others = {GENERAL: EXTENDED, EXTENDED: GENERAL}
+    return chosen[others[kind]].arm if others.get(kind) in chosen else None
 
 
 def _random(
