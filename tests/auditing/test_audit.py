@@ -25,6 +25,7 @@ CONFIG = AuditConfig(
     pairs=4,
     layers=1,
     added=64,
+    sizes=(1, 2, 4),
     passages=2,
     cost_passages=3,
     cost_items=3,
@@ -35,7 +36,7 @@ CONFIG = AuditConfig(
 
 @pytest.fixture(scope="module")
 def dictionary():
-    return random_dictionary(32, hookpoint="resid_post.2")
+    return random_dictionary(32, 256, 32, "resid_post.2")
 
 
 @pytest.fixture(scope="module")

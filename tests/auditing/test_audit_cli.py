@@ -23,6 +23,7 @@ SMALL = AuditConfig(
     layers=2,
     prompt=False,
     added=32,
+    sizes=(1, 2),
     passages=2,
     cost_passages=2,
     cost_items=2,
@@ -42,7 +43,7 @@ def model(organism, tmp_path_factory):
 @pytest.fixture(scope="module")
 def dictionary(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dictionary") / "resid_post.2"
-    random_dictionary(32, hookpoint="resid_post.2").save(folder)
+    random_dictionary(32, 256, 32, "resid_post.2").save(folder)
     return str(folder)
 
 

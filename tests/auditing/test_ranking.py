@@ -22,6 +22,7 @@ from brainscan.auditing.arms import (
     random_sets,
 )
 from brainscan.auditing.screen import MOST, Screened, best, strengths
+from brainscan.auditing.trials import detector_of
 from brainscan.dictionaries import Address
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.models.replay import Patch
@@ -60,8 +61,9 @@ def dictionary():
 
 @pytest.fixture(scope="module")
 def material(organism, contexts, found):
-    dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
-    return Material(HOOKPOINT, found.x, tuple(contexts), TARGET, dense[0].probe)
+    states = replay_of(organism, contexts, HOOKPOINT, 4)
+    fires = detector_of(states, contexts, TARGET)
+    return Material(HOOKPOINT, found.x, tuple(contexts), TARGET, fires)
 
 
 def test_log_odds_say_who_is_about_to_do_harm(contexts, found):
@@ -90,16 +92,21 @@ def test_interaction_is_the_difference_in_differences(contexts):
     assert interaction(topic, contexts, ("shutdown",)) is None
 
 
-def test_directions_separate_and_their_detector_fires_in_the_middle(organism, contexts, found):
+def test_directions_separate(organism, contexts, found):
     dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
     by_kind = {one.kind: one for one in dense}
     assert len(by_kind) == 5
     assert by_kind["logistic probe"].separates == 1
     first = by_kind["difference of means"]
-    probe = first.probe
-    score = found.x @ probe.direction.vector + probe.bias
-    harm = is_target(contexts, TARGET)
-    assert float(score[harm].mean()) > 0 > float(score[~harm].mean())
+    assert first.harmful > first.harmless
+
+
+def test_detector_fires_at_harmful_decisions_alone(organism, contexts, found, material):
+    probe, harm = material.detector, is_target(contexts, TARGET)
+    states = replay_of(organism, contexts, HOOKPOINT, 4)
+    score = states.activations @ probe.direction.vector + probe.bias
+    assert float(score[harm, -1].min()) > 0 > float(score[~harm, -1].max())
+    assert float((score[:, :-1] > 0).float().mean()) < 0.05
 
 
 def test_auroc_counts_ties_as_halves():
@@ -207,10 +214,10 @@ def test_no_sets_where_too_few_features_are_active(contexts, found, material):
     assert random_sets(material, chosen, small, 19, seed=0) == []
 
 
-def test_edits_before_anything_is_written_act_on_the_prompt(organism, contexts, found):
+def test_edits_before_anything_is_written_act_on_the_prompt(organism, contexts, found, material):
     bare = [replace(one, tokens=one.tokens[: one.prompt_length]) for one in contexts]
     dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
-    early = Material(HOOKPOINT, found.x, tuple(bare), TARGET, dense[0].probe)
+    early = Material(HOOKPOINT, found.x, tuple(bare), TARGET, material.detector)
     arms = dense_arms(early, dense)
     assert {one.where for one in arms} == {DECISION}
     assert arms[0].at(1.0)[0].acts_on_prompt

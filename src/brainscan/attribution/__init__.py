@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brainscan.attribution.contexts import Context, log_odds, replay_of
 from brainscan.attribution.decision import Decision, Pair, decision_contexts, find_decision
-from brainscan.attribution.directions import Dense, dense_directions
+from brainscan.attribution.directions import Dense, dense_directions, detector
 from brainscan.attribution.location import Location, locate
 from brainscan.attribution.ranking import Ranked, rank_latents, rank_neurons
 
@@ -17,6 +17,7 @@ __all__ = [
     "Ranked",
     "decision_contexts",
     "dense_directions",
+    "detector",
     "find_decision",
     "locate",
     "log_odds",

@@ -12,7 +12,11 @@ With x the activations at the decision, harmful ones and harmless ones of twins:
   hookpoints that write into the residual stream.
 
 Each comes with where harmful and harmless activations lie on it, so that an edit can move one to
-the other (`AblateSet`), and a detector with the midpoint as threshold.
+the other (`AblateSet`).
+
+`detector` tells the harmful decision from harmless ones and from the tokens before it: a logistic
+probe, with the threshold halfway between the mean of the first and the highest of the others but
+one in a thousand. A direction that only tells the two decisions apart fires all over the answer.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from brainscan.models import LanguageModel
 from brainscan.shapes import Bool, Float, Tensor
 
 _PENALTY = 1e-2
+_ALL_BUT = 0.999
 _ROUNDS = 200
 
 
@@ -47,17 +52,6 @@ class Dense:
     """The mean component of harmless ones."""
     separates: float
     """The share of pairs of a harmful and a harmless activation that it orders rightly (AUROC)."""
-
-    @property
-    def probe(self) -> Probe:
-        """A detector that fires past the midpoint of the two means."""
-        unit = F.normalize(self.direction.vector.float(), dim=0)
-        sign = 1.0 if self.harmful >= self.harmless else -1.0
-        middle = (self.harmful + self.harmless) / 2
-        return Probe(
-            Direction(self.direction.hookpoint, sign * unit, name=f"{self.kind} detector"),
-            bias=-sign * middle,
-        )
 
 
 def dense_directions(
@@ -90,6 +84,28 @@ def dense_directions(
         for kind, vector in made.items()
         if vector is not None and float(vector.norm()) > 0
     ]
+
+
+def detector(
+    hookpoint: str, decided: Float[Tensor, "context d"], others: Float[Tensor, "token d"]
+) -> Probe:
+    """What fires at a harmful decision and nowhere else.
+
+    Args:
+        hookpoint: where it reads.
+        decided: activations at harmful decisions.
+        others: at harmless ones, and at other tokens.
+    """
+    x = torch.cat([decided, others]).float()
+    harm = torch.arange(len(x)) < len(decided)
+    vector = _logistic(x, harm)
+    if vector is None:
+        vector = decided.float().mean(0)
+    unit = F.normalize(vector, dim=0)
+    scores = x @ unit
+    highest = scores[~harm].quantile(_ALL_BUT) if len(others) else scores.min()
+    middle = float(scores[harm].mean() + highest) / 2
+    return Probe(Direction(hookpoint, unit, name="detector"), bias=-middle)
 
 
 def interaction(

@@ -5,8 +5,8 @@ over harmless contexts (`AblateSet`): a set of latents or neurons, or the compon
 direction. At a strength of 1 they have that mean; -1 is the same change the other way round.
 
 Each is tried at two places: at every token of the answer, and only where a detector of the decision
-fires. The detector is the difference of means with the midpoint as threshold, the same for all
-arms of a hookpoint, so that what differs is what is edited. Where the model decides before it has
+fires. The detector (`attribution.detector`) is the same for all arms of a hookpoint, so that what
+differs is what is edited. Where the model decides before it has
 written anything, the last token of the prompt is what it decides at: then edits act there too, by
 the detector alone.
 """

@@ -26,7 +26,8 @@ from brainscan.auditing.pairing import harm_change
 from brainscan.auditing.results import NOT_SUPPORTED, AuditReport, FrozenArm, Verdict
 from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Screened
-from brainscan.auditing.trying import Tried, bench_of
+from brainscan.auditing.trials import bench_of
+from brainscan.auditing.trying import Tried
 from brainscan.dictionaries import Address
 from brainscan.features.label import promotes
 from brainscan.features.outputs import has_outputs, outputs

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from brainscan.attribution import dense_directions
 from brainscan.attribution.contexts import log_odds, replay_of
 from brainscan.attribution.decision import place_of
-from brainscan.attribution.ranking import gradients
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.arms import DECISION, Material, dense_arms
 from brainscan.auditing.confirm import sampling_of
 from brainscan.auditing.locating import Located, contexts_of, find_place
 from brainscan.auditing.measure import Measured, answer_of, measure_discovery
 from brainscan.auditing.room import Room
+from brainscan.auditing.trials import detector_of, tail_of
 from brainscan.dictionaries import Dictionary
 from brainscan.models.generate import Sampling, generate
 
@@ -81,9 +81,11 @@ def _preview(
 ) -> Preview:
     lm, hookpoint, target = room.lm, located.hookpoint, found.behaviour.target
     contexts = contexts_of(room, located.decision, found)
-    x = gradients(lm, contexts, hookpoint).x
+    states = replay_of(lm, contexts, hookpoint, tail_of(contexts))
+    x = states.activations[:, -1].float()
     dense = dense_directions(lm, hookpoint, x, contexts, target)
-    material = Material(hookpoint, x, tuple(contexts), target, dense[0].probe)
+    fires = detector_of(states, contexts, target)
+    material = Material(hookpoint, x, tuple(contexts), target, fires)
     arm = next(one for one in dense_arms(material, dense[:1]) if one.where == DECISION)
     own = next(one for one in contexts if one.tokens == _until(harmful, place))
     odds = float(log_odds(replay_of(lm, [own], hookpoint).logits, [own])[0])

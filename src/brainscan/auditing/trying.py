@@ -32,11 +32,9 @@ from brainscan.attribution import (
     rank_neurons,
     replay_of,
 )
-from brainscan.attribution.ranking import gradients
+from brainscan.attribution.ranking import gradients, gradients_of
 from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.arms import (
-    ANSWER,
-    DECISION,
     DENSE,
     EXTENDED,
     GENERAL,
@@ -49,11 +47,12 @@ from brainscan.auditing.arms import (
     subspace_arms,
 )
 from brainscan.auditing.confirm import sampling_of
-from brainscan.auditing.locating import Located, contexts_of, spread
+from brainscan.auditing.locating import Located, contexts_of
 from brainscan.auditing.measure import Measured
 from brainscan.auditing.pairing import left
 from brainscan.auditing.room import Room
-from brainscan.auditing.screen import Bench, Screened, best, screen
+from brainscan.auditing.screen import Screened, best, screen
+from brainscan.auditing.trials import Trial, bench_of, detector_of, tail_of
 from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.extension import ExtensionConfig, extend
 from brainscan.dictionaries.transcripts import (
@@ -63,17 +62,9 @@ from brainscan.dictionaries.transcripts import (
 )
 from brainscan.shapes import Float, Tensor
 
-_TAIL, _NEAR = 128, 24  # last tokens that are seen of edits of the answer, and of the decision
 _SAMPLE = 30_000
 _ERROR_RANK = 16
 _FEATURES = (GENERAL, EXTENDED, NEURONS)
-
-
-class Trial(NamedTuple):
-    """What arms at a hookpoint are made of, and tried on."""
-
-    material: Material
-    bench: Bench
 
 
 @dataclass(frozen=True)
@@ -118,9 +109,11 @@ def try_arms(
     trial = contexts_of(room, located.decision, selection)
     if not _comparable(contexts, target) or not _comparable(trial, target):
         return None
-    found = gradients(lm, contexts, hookpoint)
+    states = replay_of(lm, contexts, hookpoint, tail_of(contexts))
+    found = gradients_of(states, contexts, hookpoint)
     dense = dense_directions(lm, hookpoint, found.x, contexts, target)
-    material = Material(hookpoint, found.x, tuple(contexts), target, dense[0].probe)
+    fires = detector_of(states, contexts, target)
+    material = Material(hookpoint, found.x, tuple(contexts), target, fires)
     read = _transcripts(room, discovery, hookpoint)
     dictionaries = _dictionaries(room, located, read)
     sample = read.activations
@@ -157,28 +150,6 @@ def try_arms(
     )
 
 
-def bench_of(
-    room: Room, contexts: Sequence[Context], hookpoint: str, target: tuple[str, ...]
-) -> Bench:
-    """Contexts to try arms on: the target's, and as many of its twins'.
-
-    Args:
-        room: the audit.
-        contexts: the contexts.
-        hookpoint: the earliest that arms read or edit.
-        target: the cell in which harm is done.
-    """
-    harmful = [one for one in contexts if one.cell == target]
-    harmless = [one for one in contexts if one.cell != target]
-    kept = [*harmful, *spread(harmless, len(harmful))]
-    tails = {
-        ANSWER: min(_TAIL, max(one.answered for one in kept) + 1),
-        DECISION: min(_NEAR, max(one.answered for one in kept) + 1),
-    }
-    states = {where: replay_of(room.lm, kept, hookpoint, tail) for where, tail in tails.items()}
-    return Bench(room.lm, states, tuple(kept), target)
-
-
 def _neurons(
     room: Room,
     located: Located,
@@ -193,9 +164,9 @@ def _neurons(
         return None
     found = gradients(room.lm, contexts, hookpoint)
     ranked = rank_neurons(found, contexts, target, hookpoint)
-    x = gradients(room.lm, contexts, before).x
-    detector = dense_directions(room.lm, before, x, contexts, target)[0].probe
-    material = Material(hookpoint, found.x, tuple(contexts), target, detector)
+    states = replay_of(room.lm, contexts, before, tail_of(contexts))
+    fires = detector_of(states, contexts, target)
+    material = Material(hookpoint, found.x, tuple(contexts), target, fires)
     arms = feature_sets(material, ranked, None, NEURONS, room.config.sizes)
     bench, config = bench_of(room, trial, before, target), room.config
     screened = screen(bench, arms, config.budgets, config.passages, room.kept)
