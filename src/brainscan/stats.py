@@ -13,9 +13,8 @@
 6. A difference of two shares: Newcombe's hybrid score interval (Newcombe 1998, method 10); of two
    shares of the same units, his interval for pairs (Newcombe 1998b, method 10), which has a width
    even where no pair differs.
-7. A difference of two shares of the same units that come in a few clusters: t over the clusters,
-   with a standard error never below that of so many independent pairs, counted with one more pair
-   of each kind than there is; so that clusters which agree by chance don't look certain.
+7. The same where the units come in a few clusters: t over these, with a standard error never below
+   that of independent pairs with one more of each kind, so that agreement by chance is not certain.
 
 All intervals are at 95%. The bootstrap is seeded: the same data gives the same interval.
 """
@@ -276,9 +275,8 @@ def clustered_change(
     least = math.sqrt((up + down - (up - down) ** 2) / n)
     error = max(spread, least)
     half = float(t.ppf(0.975, groups - 1)) * error
-    estimate = Estimate(
-        value, max(-1.0, value - half), min(1.0, value + half), groups, "t over clusters"
-    )
+    low, high = max(-1.0, value - half), min(1.0, value + half)
+    estimate = Estimate(value, low, high, groups, "t over clusters")
     return ClusteredChange(estimate, 2 * float(t.sf(abs(value) / error, groups - 1)))
 
 

@@ -65,7 +65,7 @@ def test_unknown_contrast_is_no_behaviour():
 
 
 def explained(share):
-    return Explained("d", share, share, share, share, 0.9, 0.2)
+    return Explained("d", share, share, share, share, 0.9, share)
 
 
 def works():

@@ -97,32 +97,43 @@ def ask(
         advance(len(wanted) - len(missing))
         for start in range(0, len(missing), _ROWS_AT_ONCE):
             rows = missing[start : start + _ROWS_AT_ONCE]
-            written = generate(
-                lm,
-                [prompts[question.id] for _, question in rows],
-                sampling,
-                edits=[arm.edits for arm, _ in rows],
-                seeds=[question.seed + sampling.seed for _, question in rows],
-                store=store,
-            )
-            lines = []
-            for (arm, question), made in zip(rows, written, strict=True):
-                line = {
-                    "arm": arm.name,
-                    "question": question.id,
-                    "response": made.tokens,
-                    "text": made.text,
-                    "ended": made.stop_reason == "stop",
-                }
-                found[arm.name, question.id] = line
-                lines.append(line)
+            lines = _written(lm, rows, prompts, sampling, store)
             add_lines(journal, lines)
+            found |= {(line["arm"], line["question"]): line for line in lines}
             advance(len(rows))
     answers: dict[str, list[Answered]] = {arm.name: [] for arm in arms}
     for arm, question in wanted:
         line = found[arm.name, question.id]
         answers[arm.name].append(_answered(test, question, prompts[question.id], line))
     return answers
+
+
+def _written(
+    lm: LanguageModel,
+    rows: Sequence[tuple[Arm, Question]],
+    prompts: Mapping[str, tuple[int, ...]],
+    sampling: Sampling,
+    store: PromptStore,
+) -> list[dict[str, Any]]:
+    """A batch's answers, as the journal has them."""
+    written = generate(
+        lm,
+        [prompts[question.id] for _, question in rows],
+        sampling,
+        edits=[arm.edits for arm, _ in rows],
+        seeds=[question.seed + sampling.seed for _, question in rows],
+        store=store,
+    )
+    return [
+        {
+            "arm": arm.name,
+            "question": question.id,
+            "response": made.tokens,
+            "text": made.text,
+            "ended": made.stop_reason == "stop",
+        }
+        for (arm, question), made in zip(rows, written, strict=True)
+    ]
 
 
 def _answered(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, TypeAlias
 
 from brainscan import stats
@@ -35,7 +36,7 @@ from brainscan.interventions import (
 from brainscan.models import LanguageModel
 from brainscan.progress import progress
 from brainscan.stats import Estimate
-from brainscan.views import Html, RateView, Section, fragment, rates, table
+from brainscan.views import Html, RateView, fragment, rates, table
 
 Metric: TypeAlias = Callable[[LanguageModel], Sequence[float]]
 """Measures a model, edited or not: a number for each item, always in the same order."""
@@ -103,8 +104,8 @@ class EditTest:
             ("capability", str(self.effects.capability_change)),
         ]
         bars = rates(views, low=low, high=high, as_percent=False)
-        section = Section(f"The edit changes the metric: {self.status}", bars)
-        return fragment(Html(f"<h3>{section.title}</h3>{section.body}{table(('', ''), rows)}"))
+        title = f"<h3>The edit changes the metric: {self.status}</h3>"
+        return fragment(Html(f"{title}{bars}{table(('', ''), rows)}"))
 
 
 def test_edit(
@@ -145,11 +146,9 @@ def test_edit(
     changes = []
     with progress("random controls", controls) as advance:
         for number in range(controls):
-            control = random_latent_control(
-                lm, dictionary, edits, seed + number, passages=texts
-            ).edits
-            found = _measured(lm, control, metric, len(plain))
-            changes.append(sum(found) / len(found) - sum(plain) / len(plain))
+            control = random_latent_control(lm, dictionary, edits, seed + number, passages=texts)
+            found = _measured(lm, control.edits, metric, len(plain))
+            changes.append(fmean(found) - fmean(plain))
             advance(1)
     return EditTest(
         before=stats.mean(plain),

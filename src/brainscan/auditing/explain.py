@@ -22,9 +22,11 @@ from brainscan.attribution import Context, log_odds, replay_of
 from brainscan.attribution.location import restored_share
 from brainscan.auditing.findings import Explained
 from brainscan.dictionaries import Address, Dictionary
+from brainscan.dictionaries.evaluation import fvu_by_document
+from brainscan.dictionaries.transcripts import TranscriptActivations
 from brainscan.models import LanguageModel
 from brainscan.models.replay import Patch
-from brainscan.shapes import Float, Tensor
+from brainscan.shapes import Tensor
 from brainscan.stats import Estimate
 
 
@@ -34,7 +36,7 @@ def explain(
     pairs: Sequence[tuple[Context, Context]],
     dictionary: Dictionary,
     chosen: Sequence[str],
-    sample: Float[Tensor, "token d"],
+    sample: TranscriptActivations,
 ) -> Explained:
     """Puts the twin's activation in by parts.
 
@@ -68,18 +70,11 @@ def explain(
         error=restored(y - x - said),
         chosen=restored(moved @ dictionary.W_dec[index].float()) if index else None,
         cosine=float(F.cosine_similarity((y - x).mean(0), said.mean(0), dim=0)),
-        fvu=unexplained_variance(dictionary, sample),
+        fvu=_fvu(dictionary, sample),
     )
 
 
-@torch.no_grad()
-def unexplained_variance(dictionary: Dictionary, x: Float[Tensor, "token d"]) -> float:
-    """The fraction of variance unexplained over some activations.
-
-    Args:
-        dictionary: the dictionary.
-        x: the activations.
-    """
-    x = x.float()
-    error = (x - dictionary.reconstruct(x)).square().sum()
-    return float(error / (x - x.mean(0)).square().sum())
+def _fvu(dictionary: Dictionary, sample: TranscriptActivations) -> Estimate:
+    """The fraction of the transcripts' variance that a dictionary does not explain."""
+    x = sample.activations.float()
+    return fvu_by_document(x - dictionary.reconstruct(x), x - x.mean(0), sample.transcripts)

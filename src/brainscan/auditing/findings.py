@@ -99,8 +99,8 @@ class Explained:
     """Only the chosen set's part."""
     cosine: float
     """Of the difference with what the dictionary says of it."""
-    fvu: float
-    """Variance of these transcripts' activations that the dictionary does not explain."""
+    fvu: Estimate
+    """Variance of the discovery transcripts' activations that the dictionary leaves unexplained."""
 
     def to_json(self) -> dict[str, Any]:
         """The shares as a JSON object."""
@@ -111,7 +111,7 @@ class Explained:
             "error": self.error.to_json(),
             "chosen": self.chosen.to_json() if self.chosen else None,
             "cosine": finite(self.cosine),
-            "fvu": finite(self.fvu),
+            "fvu": self.fvu.to_json(),
         }
 
 

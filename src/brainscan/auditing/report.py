@@ -212,7 +212,7 @@ def _explained(report: AuditReport) -> Section:
             str(one.error),
             shown(one.chosen),
             number(one.cosine),
-            number(one.fvu),
+            str(one.fvu),
         )
         for one in report.explained
     ]
@@ -223,7 +223,8 @@ def _explained(report: AuditReport) -> Section:
     lead = (
         "The twin's activation at the decision, put in by parts, on selection wordings: the share "
         "of the log-odds that each restores. What the error restores is not explained by features. "
-        "FVU is on the discovery transcripts, on which the extension was trained."
+        "FVU is on the discovery transcripts, on which the extension was trained. The directions' "
+        "figures are of the discovery contexts that made them: no estimates of anything else."
     )
     body = join(
         [

@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from brainscan import __version__, artifacts
 from brainscan.auditing.config import AuditConfig
@@ -68,40 +69,39 @@ def audit(
         show: called with a first look as soon as there is one; without it none is taken.
 
     Raises:
-        UsageError: there is no such test, or its answers have nothing in common.
+        UsageError: there is no such test, or no factor in it to compare by.
         ArtifactError: the folder holds something else.
     """
     config = config or AuditConfig()
     design = Design(load_test(scenario) if isinstance(scenario, str) else scenario)
     settings = {
-        "scenario": design.test.name,
-        "prompts": _prompts_sha256(lm, design, config),
+        **_settings(lm, design, config),
         "dictionary": dictionary.name if dictionary else "auto",
-        "dtype": str(lm.dtype),
         "base": base.ref.weights if base else None,
-        "config": asdict(config),
     }
-    manifest = dictionary.manifest if dictionary else None
     with artifacts.create(
         out,
         kind=KIND,
         model=lm.ref,
-        parents={"dictionary": manifest.digest} if manifest else None,
+        parents=_parents(dictionary),
         settings=settings,
         seed=config.seed,
         resumable=True,
     ) as draft:
-        kept = Kept(draft.path / _MEASURED)
-        room = Room(lm, design, config, draft.path, Path(out).absolute(), kept, tell)
-        first = preview(room, dictionary) if show else None
-        if show and first:
+        kept, place = Kept(draft.path / _MEASURED), Path(out).absolute()
+        room = Room(lm, design, config, draft.path, place, kept, tell)
+        if show and (first := preview(room, dictionary)):
             show(first)
         report = _audited(room, base, dictionary)
-        text = json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-        artifacts.write_file(draft.path / FIGURES, (text + "\n").encode())
-        page = report_page(lm, report)
-        artifacts.write_file(draft.path / PAGE, page.encode("utf-8", "replace"))
+        _write(report, room)
     return report
+
+
+def _write(report: AuditReport, room: Room) -> None:
+    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    artifacts.write_file(room.folder / FIGURES, (text + "\n").encode())
+    page = report_page(room.lm, report)
+    artifacts.write_file(room.folder / PAGE, page.encode("utf-8", "replace"))
 
 
 def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | None) -> AuditReport:
@@ -132,6 +132,21 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
     if located is None or tried is None:
         return replace(plain, verdicts=(no_place(),))
     return decide(room, plain, located, selection, tried, base)
+
+
+def _parents(dictionary: Dictionary | None) -> dict[str, str]:
+    manifest = dictionary.manifest if dictionary else None
+    return {"dictionary": manifest.digest} if manifest else {}
+
+
+def _settings(lm: LanguageModel, design: Design, config: AuditConfig) -> dict[str, Any]:
+    """What another audit would differ by."""
+    return {
+        "scenario": design.test.name,
+        "prompts": _prompts_sha256(lm, design, config),
+        "dtype": str(lm.dtype),
+        "config": asdict(config),
+    }
 
 
 def _prompts_sha256(lm: LanguageModel, design: Design, config: AuditConfig) -> str:

@@ -51,7 +51,7 @@ from brainscan.auditing.locating import Located, contexts_of
 from brainscan.auditing.measure import Measured
 from brainscan.auditing.pairing import left
 from brainscan.auditing.room import Room
-from brainscan.auditing.screen import Screened, best, screen
+from brainscan.auditing.screen import Bench, Screened, best, screen
 from brainscan.auditing.trials import Trial, bench_of, detector_of, tail_of
 from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.extension import ExtensionConfig, extend
@@ -89,7 +89,7 @@ class Tried:
     """Random sets that match the best features."""
     trials: dict[str, Trial]
     """What features of each kind are made of and tried on."""
-    sample: Float[Tensor, "token d"]
+    sample: TranscriptActivations
     """Activations of the discovery transcripts."""
 
 
@@ -104,30 +104,26 @@ def try_arms(
         discovery: the answers on discovery wordings.
         selection: the answers on selection wordings.
     """
-    lm, hookpoint, target = room.lm, located.hookpoint, discovery.behaviour.target
+    hookpoint, target = located.hookpoint, discovery.behaviour.target
     contexts = contexts_of(room, located.decision, discovery)
     trial = contexts_of(room, located.decision, selection)
     if not _comparable(contexts, target) or not _comparable(trial, target):
         return None
-    states = replay_of(lm, contexts, hookpoint, tail_of(contexts))
+    states = replay_of(room.lm, contexts, hookpoint, tail_of(contexts))
     found = gradients_of(states, contexts, hookpoint)
-    dense = dense_directions(lm, hookpoint, found.x, contexts, target)
+    dense = dense_directions(room.lm, hookpoint, found.x, contexts, target)
     fires = detector_of(states, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, fires)
     read = _transcripts(room, discovery, hookpoint)
     dictionaries = _dictionaries(room, located, read)
-    sample = read.activations
-    ranked = {
-        kind: rank_latents(found, contexts, target, one) for kind, one in dictionaries.items()
-    }
-    arms = dense_arms(material, dense)
-    for kind, dictionary in dictionaries.items():
-        arms += feature_sets(material, ranked[kind], dictionary, kind, room.config.sizes)
-    arms += _in_place(material, dictionaries, sample, room.config.seed)
-    room.tell(f"screening {len(arms)} arms")
+    ranked = {k: rank_latents(found, contexts, target, one) for k, one in dictionaries.items()}
+    arms = [
+        *dense_arms(material, dense),
+        *_sets(room, material, ranked, dictionaries),
+        *_in_place(material, dictionaries, read.activations, room.config.seed),
+    ]
     bench = bench_of(room, trial, hookpoint, target)
-    config = room.config
-    screened = screen(bench, arms, config.budgets, config.passages, room.kept)
+    screened = _screened(room, bench, arms)
     trials = dict.fromkeys(dictionaries, Trial(material, bench))
     near = _neurons(room, located, contexts, trial, target)
     if near is not None:
@@ -135,7 +131,6 @@ def try_arms(
         screened += own
     chosen = _chosen(room, screened, target)
     features = _least(chosen[kind] for kind in _FEATURES if kind in chosen)
-    drawn = _random(room, features.arm if features else None, trials, dictionaries)
     return Tried(
         dense=tuple(dense),
         dictionaries=dictionaries,
@@ -144,9 +139,9 @@ def try_arms(
         features=features.arm if features else None,
         other=_other(chosen, features),
         simpler=chosen[DENSE].arm if DENSE in chosen else None,
-        random=tuple(drawn),
+        random=tuple(_random(room, features, trials, dictionaries)),
         trials=trials,
-        sample=sample,
+        sample=read,
     )
 
 
@@ -168,9 +163,13 @@ def _neurons(
     fires = detector_of(states, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, fires)
     arms = feature_sets(material, ranked, None, NEURONS, room.config.sizes)
-    bench, config = bench_of(room, trial, before, target), room.config
-    screened = screen(bench, arms, config.budgets, config.passages, room.kept)
-    return Trial(material, bench), ranked, screened
+    bench = bench_of(room, trial, before, target)
+    return Trial(material, bench), ranked, _screened(room, bench, arms)
+
+
+def _screened(room: Room, bench: Bench, arms: Sequence[Candidate]) -> list[Screened]:
+    room.tell(f"screening {len(arms)} arms")
+    return screen(bench, arms, room.config.budgets, room.config.passages, room.kept)
 
 
 class _Listed(NamedTuple):
@@ -220,14 +219,14 @@ def _other(chosen: Mapping[str, _Listed], features: _Listed | None) -> Screened 
 
 def _random(
     room: Room,
-    features: Screened | None,
+    features: _Listed | None,
     trials: dict[str, Trial],
     dictionaries: dict[str, Dictionary],
 ) -> list[Candidate]:
     """Random sets that match the best features; none where too few features are active."""
     if features is None:
         return []
-    config, own = room.config, features.candidate
+    config, own = room.config, features.arm.candidate
     material, dictionary = trials[own.kind].material, dictionaries.get(own.kind)
     drawn = random_sets(material, own, dictionary, config.random_sets, config.seed)
     room.tell(f"best features: {own.name}; {len(drawn)} random sets match")
@@ -237,6 +236,20 @@ def _random(
 def _comparable(contexts: Sequence[Context], target: tuple[str, ...]) -> bool:
     """Whether there are contexts of the target, and of its twins."""
     return len({one.cell == target for one in contexts}) == 2
+
+
+def _sets(
+    room: Room,
+    material: Material,
+    ranked: Mapping[str, list[Ranked]],
+    dictionaries: Mapping[str, Dictionary],
+) -> list[Candidate]:
+    """Sets of each dictionary's latents."""
+    return [
+        arm
+        for kind, dictionary in dictionaries.items()
+        for arm in feature_sets(material, ranked[kind], dictionary, kind, room.config.sizes)
+    ]
 
 
 def _in_place(

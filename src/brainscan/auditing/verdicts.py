@@ -129,7 +129,7 @@ def carries(
         n = len(null.values)
         told.append(f"rank {null.rank} of {n + 1} among matched random sets (p = {null.p:.3g})")
     else:
-        told.append("too few features are active to draw random sets that match")
+        told.append("no random sets were tried: too few match, or each pair has its own decision")
     if share is not None:
         told.append(f"put in alone they restore {share} of the decision's log-odds")
     if flips:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brainscan.cli.options import DEFAULT_MODEL, Json, Model, Seed
-from brainscan.cli.output import console, note, print_json, working
+from brainscan.cli.output import clocked_note, console, note, print_json, working
 
 if TYPE_CHECKING:
     from brainscan.artifacts import ModelRef
@@ -52,10 +51,7 @@ def audit(
     OUT/report.html is the page, OUT/audit.json has every figure. Interrupted, the same command
     goes on.
     """
-    started = time.monotonic()
-
-    def tell(line: str) -> None:
-        note(f"[{time.monotonic() - started:4.0f} s] {line}")
+    tell = clocked_note()
 
     with working():
         note("loading the model")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from brainscan.cli.audit import COLOURS, print_report
 from brainscan.cli.options import DEFAULT_MODEL, DictionaryName, Json, Model, Seed
-from brainscan.cli.output import console, note, print_json, working
+from brainscan.cli.output import clocked_note, console, note, print_json, working
 from brainscan.cli.scan import print_scan
 
 if TYPE_CHECKING:
@@ -45,10 +44,7 @@ def demo(
     and OUT/audit.json has the figures. With --concept: scan a passage, find the concept, turn it up
     and down beside controls.
     """
-    started = time.monotonic()
-
-    def tell(line: str) -> None:
-        note(f"[{time.monotonic() - started:3.0f} s] {line}")
+    tell = clocked_note()
 
     if concept is not None:
         result = _concept(out, model, dictionary, concept, seed, tell)

@@ -6,7 +6,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,12 @@ def heat(tokens: Sequence[str], shares: Sequence[float]) -> Text:
         shown = visible(token.replace("\n", "\u21b5").replace("\t", " "))
         line.append(shown, style=_STYLES[min(int(share * len(_STYLES)), len(_STYLES) - 1)])
     return line
+
+
+def clocked_note() -> Callable[[str], None]:
+    """Notes with the seconds since now before them."""
+    started = time.monotonic()
+    return lambda line: note(f"[{time.monotonic() - started:4.0f} s] {line}")
 
 
 def note(message: str) -> None:

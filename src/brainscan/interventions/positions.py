@@ -24,10 +24,10 @@ from brainscan.errors import UsageError
 from brainscan.interventions.sinks import sinks_at
 from brainscan.interventions.targets import Direction, bind
 from brainscan.models import Hook, LanguageModel, Site
+from brainscan.models.families import order
 from brainscan.shapes import Bool, Float, Tensor
 
 _NAMES = ("all", "prompt", "response")
-_STAGES = ("resid_pre", "attn_out", "neurons", "mlp_out", "resid_post")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def place(
             return _apply(x, passed & _chosen(x, site, positions.within, sinks), change)
 
         return [(hookpoint, conditional)]
-    if _order(read_at) >= _order(hookpoint):
+    if order(read_at) >= order(hookpoint):
         raise UsageError(
             f"a condition read at {hookpoint} or earlier", read_at, "read it at an earlier layer"
         )
@@ -195,8 +195,3 @@ def _passes(
     real = (site.positions >= 0).to(x.device)
     passed[real] = score(x[real].float()) > threshold
     return passed
-
-
-def _order(hookpoint: str) -> tuple[int, int]:
-    stage, layer = hookpoint.rsplit(".", 1)
-    return int(layer), _STAGES.index(stage)
