@@ -7,8 +7,10 @@ import math
 import pytest
 
 from brainscan.auditing.answers import Answered
+from brainscan.auditing.confirm import BASE
 from brainscan.auditing.design import Question
 from brainscan.auditing.findings import Behaviour, Explained, Null
+from brainscan.auditing.report_arms import _kl
 from brainscan.auditing.results import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Costs, FrozenArm
 from brainscan.auditing.verdicts import (
     beats,
@@ -172,3 +174,8 @@ def test_costs():
         INCONCLUSIVE,
     ]
     assert "KL" in free.reason
+
+
+def test_a_cost_that_was_not_measured_is_no_zero():
+    assert math.isnan(_kl(arm(0, name=BASE)).value)
+    assert _kl(UNTOUCHED).value == 0

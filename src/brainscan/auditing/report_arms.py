@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from brainscan.auditing.confirm import CONTROL, FEATURES
+import math
+
+from brainscan.auditing.confirm import BASE, CONTROL, FEATURES
 from brainscan.auditing.results import AuditReport, FrozenArm
 from brainscan.stats import Estimate
 from brainscan.views import (
@@ -80,6 +82,8 @@ def costs_section(report: AuditReport) -> Section:
 def _kl(arm: FrozenArm) -> Estimate:
     if arm.costs is not None and arm.costs.effects is not None:
         return arm.costs.effects.kl
+    if arm.name == BASE:
+        return Estimate(math.nan, math.nan, math.nan, 0, "not measured")
     return Estimate(0.0, 0.0, 0.0, 0, "changes nothing")
 
 
