@@ -16,7 +16,16 @@ from typing import Any
 from bench import report
 from bench.measure import ROOT, machine
 
-BENCHES = ("harvest", "training_step", "end_to_end", "decoding", "replay", "memory", "provider")
+BENCHES = (
+    "harvest",
+    "training_step",
+    "end_to_end",
+    "decoding",
+    "replay",
+    "arms",
+    "memory",
+    "provider",
+)
 
 
 def main() -> int:

@@ -6,14 +6,19 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from brainscan.artifacts import open_artifact
+from brainscan.auditing import answers
+from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import FEATURES, FLIPPED, SIMPLER, TOLD, UNTOUCHED, ZERO
+from brainscan.auditing.design import Design
 from brainscan.auditing.run import FIGURES, PAGE, audit
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError
-from brainscan.interventions import load_edits, save_edits
+from brainscan.interventions import Add, Direction, load_edits, save_edits
+from brainscan.models.generate import Sampling, generate
 
 CONFIG = AuditConfig(
     per_cell=12,
@@ -30,6 +35,7 @@ CONFIG = AuditConfig(
     cost_passages=3,
     cost_items=3,
     benign=2,
+    elsewhere=3,
     max_new_tokens=16,
 )
 
@@ -87,6 +93,42 @@ def test_zero_edit_answers_word_for_word_as_the_untouched_model(audited):
     report, _ = audited
     plain, zero = report.arm(UNTOUCHED).answers, report.arm(ZERO).answers
     assert [one.response for one in plain] == [one.response for one in zero]
+
+
+def test_edits_are_tried_elsewhere_too(audited):
+    report, _ = audited
+    for name in (FEATURES, SIMPLER):
+        arm = report.arm(name)
+        assert sorted(one.place for one in arm.elsewhere) == [
+            *(f"{other}: shutdown, present" for other in ("blackmail", "leaking", "oversight")),
+            "threat none, leverage absent",
+            "threat none, leverage present",
+            "threat shutdown, leverage absent",
+        ]
+        assert all(one.same.n == one.untouched.n == 3 for one in arm.elsewhere)
+    assert not report.arm(UNTOUCHED).elsewhere
+    claims = [verdict.claim for verdict in report.verdicts]
+    assert "That edit of features does no harm elsewhere." in claims
+
+
+def test_answers_begin_like_the_untouched_ones(organism, toy_test, tmp_path, monkeypatch):
+    drafts = []
+
+    def spy(*args, **kwargs):
+        drafts.append([len(draft) for draft in kwargs["drafts"]])
+        return generate(*args, **kwargs)
+
+    monkeypatch.setattr(answers, "generate", spy)
+    questions = tuple(Design(toy_test).questions("confirmation", ("shutdown", "present"), 3))
+    zero = Add(Direction("resid_post.2", torch.ones(32)), 0.0)
+    arms = [Arm("edited", (zero,), questions), Arm("plain", (), questions)]
+    found = ask(organism, toy_test, arms, Sampling(8, 1.0), tmp_path / "a.jsonl", "ask")
+    assert [one.response for one in found["edited"]] == [one.response for one in found["plain"]]
+    assert drafts == [[0, 0, 0], [len(one.response) for one in found["plain"]]]
+    again = ask(
+        organism, toy_test, arms[:1], Sampling(8, 1.0), tmp_path / "b.jsonl", "", found["plain"]
+    )
+    assert again["edited"] == found["edited"] and drafts[2] == drafts[1]
 
 
 def test_what_was_chosen_on_is_not_judged_on(audited, toy_test):

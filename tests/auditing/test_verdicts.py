@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.confirm import BASE
 from brainscan.auditing.design import Question
-from brainscan.auditing.findings import Behaviour, Explained, Null
+from brainscan.auditing.findings import Behaviour, Elsewhere, Explained, Null
 from brainscan.auditing.report_arms import _kl
 from brainscan.auditing.results import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Costs, FrozenArm
 from brainscan.auditing.verdicts import (
@@ -19,6 +20,7 @@ from brainscan.auditing.verdicts import (
     equivalent,
     no_behaviour,
     prevents,
+    spares,
 )
 from brainscan.interventions import Effects
 from brainscan.stats import ClusteredChange, Estimate
@@ -174,6 +176,20 @@ def test_costs():
         INCONCLUSIVE,
     ]
     assert "KL" in free.reason
+
+
+def test_harm_elsewhere():
+    def moved(fell, scored):
+        rate = estimate(0.1, 0, 0.2)
+        place = Elsewhere("there", rate, rate, estimate(*fell), estimate(*scored), rate)
+        return spares(replace(WORKS, elsewhere=(place,)), "It").status
+
+    assert moved((0, -0.04, 0.04), (0, -0.02, 0.02)) == SUPPORTED
+    assert moved((0.5, 0.3, 0.7), (0, -0.02, 0.02)) == SUPPORTED
+    assert moved((-0.3, -0.5, -0.1), (0, -0.02, 0.02)) == NOT_SUPPORTED
+    assert moved((0, -0.02, 0.02), (-0.3, -0.5, -0.1)) == NOT_SUPPORTED
+    assert moved((0, -0.2, 0.2), (0, -0.02, 0.02)) == INCONCLUSIVE
+    assert spares(WORKS, "It").status == INCONCLUSIVE
 
 
 def test_a_cost_that_was_not_measured_is_no_zero():

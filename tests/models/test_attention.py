@@ -65,8 +65,9 @@ def test_queries_are_of_the_last_positions(past, length):
     torch.testing.assert_close(ours, whole[:, :, past:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_after_a_prefix_is_attention_to_both(dtype):
+def test_attention_after_a_prefix_is_attention_to_both(dtype, length):
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -75,21 +76,29 @@ def test_attention_after_a_prefix_is_attention_to_both(dtype):
     heads, key_heads, d, own = 6, 2, 16, 5
     prompts = [(draw(key_heads, n, d), draw(key_heads, n, d)) for n in (40, 17)]
     owner = [0, 1, 0, 0]
-    query, key, value = draw(4, heads, 1, d), draw(4, key_heads, own, d), draw(4, key_heads, own, d)
+    query, key, value = (draw(4, n, m, d) for n, m in ((heads, length), *2 * [(key_heads, own)]))
     keys, values = (torch.zeros(2, key_heads, 40, d, dtype=dtype) for _ in range(2))
     padding = torch.zeros(2, 40, dtype=dtype)
     for number, (k, v) in enumerate(prompts):
         keys[number, :, : k.shape[1]], values[number, :, : k.shape[1]] = k, v
         padding[number, k.shape[1] :] = -torch.inf
     members = torch.tensor([[0, 2, 3], [1, 1, 1]])
-    prefix = Prefix(keys.transpose(2, 3), values, padding, members, torch.tensor([0, 3, 1, 2]))
+    hidden = torch.zeros(4, own + 2)
+    hidden[3, :2] = -torch.inf
+    places = torch.tensor([0, 3, 1, 2])
+    prefix = Prefix(keys.transpose(2, 3), values, padding, members, places, hidden.to(dtype))
     found = attend_after_prefix(query, key, value, prefix)
     for row, number in enumerate(owner):
         k, v = prompts[number]
+        seen = torch.ones(length, k.shape[1] + own, dtype=torch.bool).tril(
+            k.shape[1] + own - length
+        )
+        seen[:, k.shape[1] :] &= hidden[row, :own] == 0
         exact = scaled_dot_product_attention(
             query[row].float(),
             torch.cat([k, key[row]], 1).float().repeat_interleave(3, 0),
             torch.cat([v, value[row]], 1).float().repeat_interleave(3, 0),
+            attn_mask=seen,
         )
         limit = 1e-5 if dtype == torch.float32 else 0.03
         assert (found[row].float() - exact).abs().max() < limit

@@ -14,11 +14,13 @@ CPU = torch.device("cpu")
 
 
 def _uniforms(seeds, index, vocab):
-    return (uniform_words(seeds, index, vocab, CPU).double() + 2.0**31 + 0.5) / 2.0**32
+    return (
+        uniform_words(seeds, [index] * len(seeds), vocab, CPU).double() + 2.0**31 + 0.5
+    ) / 2.0**32
 
 
 def test_words_never_change():
-    words = uniform_words([0, -1], 3, 4, CPU)
+    words = uniform_words([0, -1], [3, 3], 4, CPU)
     assert words.tolist() == [
         [1014134553, -1721561619, 868507911, 1368781670],
         [-2126186616, -1325571122, 349887828, 303128037],
@@ -26,10 +28,10 @@ def test_words_never_change():
 
 
 def test_noise_depends_on_seed_index_and_token_alone():
-    together = uniform_words([5, 6, 7], 11, 300, CPU)
-    assert torch.equal(together[1:2], uniform_words([6], 11, 300, CPU))
-    assert torch.equal(together[:, :200], uniform_words([5, 6, 7], 11, 200, CPU))
-    assert (together[1] == uniform_words([6], 12, 300, CPU)[0]).sum() < 3
+    together = uniform_words([5, 6, 7], [11] * 3, 300, CPU)
+    assert torch.equal(together[1:2], uniform_words([6], [11], 300, CPU))
+    assert torch.equal(together[:, :200], uniform_words([5, 6, 7], [11] * 3, 200, CPU))
+    assert (together[1] == uniform_words([6], [12], 300, CPU)[0]).sum() < 3
     assert (together[1] == together[2]).sum() < 3
 
 
@@ -70,7 +72,7 @@ def test_leaving_out_hopeless_tokens_changes_nothing(temperature, dtype):
     generator = torch.Generator().manual_seed(1)
     for index in range(40):
         logits = (torch.randn(8, 5000, generator=generator) * 4).to(dtype)
-        noise = gumbel(uniform_words(range(8), index, 5000, CPU))
+        noise = gumbel(uniform_words(range(8), [index] * 8, 5000, CPU))
         gaps = logits.float() - logits.float().max(-1, keepdim=True).values
         plain = ((gaps / temperature).double() + noise).argmax(-1)
         assert torch.equal(draw(logits, range(8), index, temperature), plain)

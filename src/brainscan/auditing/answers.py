@@ -2,13 +2,15 @@
 
 1. All arms of a step run as rows of the same batches: a question's rows stand together, so that
    they share its prompt, and have the same noise, so that they differ by their edits alone.
-2. Each finished batch is added to a journal, a line per answer; a killed audit reads it and asks
+2. What is answered without edits comes first. It is the draft of the others (`models.drafts`),
+   which begin with as much of it as their edits leave.
+3. Each finished batch is added to a journal, a line per answer; a killed audit reads it and asks
    what is missing. A line that was cut off is asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ def ask(
     sampling: Sampling,
     journal: Path,
     label: str,
+    known: Sequence[Answered] = (),
 ) -> dict[str, list[Answered]]:
     """Lets every arm answer its questions, or what is missing of them.
 
@@ -82,6 +85,7 @@ def ask(
         sampling: how tokens are drawn; its seed is added to each question's.
         journal: the file to write down answers in, and to find those of a run that was stopped.
         label: what the progress bar says.
+        known: answers that the model gave without edits, with this sampling.
     """
     found = {(line["arm"], line["question"]): line for line in read_lines(journal)}
     wanted = [(arm, question) for arm in arms for question in arm.questions]
@@ -91,13 +95,23 @@ def ask(
         question.id: tuple(lm.chat_tokens(test.prompt(question.asked).messages))
         for _, question in wanted
     }
+    # A question's rows stand together, longest prompts first, as `generate` would have them.
+    prompts = {
+        question.id: tuple(lm.chat_tokens(test.prompt(question.asked).messages))
+        for _, question in wanted
+    }
     missing.sort(key=lambda row: (-len(prompts[row[1].id]), row[1].id))
+    drafts: dict[str, Sequence[int]] = {one.question.id: one.response for one in known}
     store = PromptStore()
     with progress(label, len(wanted), "answers") as advance:
         advance(len(wanted) - len(missing))
-        for start in range(0, len(missing), _ROWS_AT_ONCE):
-            rows = missing[start : start + _ROWS_AT_ONCE]
-            lines = _written(lm, rows, prompts, sampling, store)
+        for rows in _batches(missing):
+            drafts |= {
+                question.id: found[arm.name, question.id]["response"]
+                for arm, question in wanted
+                if not arm.edits and (arm.name, question.id) in found
+            }
+            lines = _written(lm, rows, prompts, sampling, store, drafts)
             add_lines(journal, lines)
             found |= {(line["arm"], line["question"]): line for line in lines}
             advance(len(rows))
@@ -108,12 +122,23 @@ def ask(
     return answers
 
 
+def _batches(
+    missing: Sequence[tuple[Arm, Question]],
+) -> Iterator[Sequence[tuple[Arm, Question]]]:
+    """What is asked at once: first without edits, then with."""
+    for edited in (False, True):
+        rows = [row for row in missing if bool(row[0].edits) == edited]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            yield rows[start : start + _ROWS_AT_ONCE]
+
+
 def _written(
     lm: LanguageModel,
     rows: Sequence[tuple[Arm, Question]],
     prompts: Mapping[str, tuple[int, ...]],
     sampling: Sampling,
     store: PromptStore,
+    drafts: Mapping[str, Sequence[int]],
 ) -> list[dict[str, Any]]:
     """A batch's answers, as the journal has them."""
     written = generate(
@@ -123,6 +148,7 @@ def _written(
         edits=[arm.edits for arm, _ in rows],
         seeds=[question.seed + sampling.seed for _, question in rows],
         store=store,
+        drafts=[drafts.get(question.id, ()) if arm.edits else () for arm, question in rows],
     )
     return [
         {

@@ -51,6 +51,8 @@ class AuditConfig:
     """Capability items of it."""
     benign: int = 60
     """Ordinary tasks of it."""
+    elsewhere: int = 60
+    """Prompts of each twin and of each other scenario, to see what else an edit moves."""
     max_new_tokens: int = 200
     """Length of an answer at most."""
     temperature: float = 1.0
@@ -83,6 +85,7 @@ QUICK = AuditConfig(
     cost_passages=40,
     cost_items=60,
     benign=20,
+    elsewhere=15,
 )
 """A first look, in minutes on two cores; its intervals are wide."""
 
@@ -99,5 +102,6 @@ DEMO = replace(
     cost_passages=24,
     cost_items=40,
     benign=8,
+    elsewhere=5,
 )
 """The demo's: enough to see each step, and little more."""

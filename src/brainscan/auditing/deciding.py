@@ -18,6 +18,7 @@ from brainscan.auditing.confirm import (
     freeze,
     with_costs,
 )
+from brainscan.auditing.elsewhere import elsewhere
 from brainscan.auditing.explain import explain
 from brainscan.auditing.findings import Explained, FeatureFound, Null
 from brainscan.auditing.locating import Located, pairs_of, spread
@@ -68,6 +69,10 @@ def decide(
     null = _null(room, located, tried, answered[0], target)
     room.tell("measuring what they cost")
     costed = with_costs(room, answered, arms)
+    room.tell("looking at what else they move")
+    own = [one for one in arms if one.name in (FEATURES, SIMPLER)]
+    moved = elsewhere(room, plain.behaviour[-1], own)
+    costed = [replace(arm, elsewhere=moved.get(arm.name, ())) for arm in costed]
     report = replace(
         plain,
         decision=located.decision,
@@ -94,6 +99,7 @@ def _verdicts(report: AuditReport, tried: Tried) -> list[Verdict]:
     if simpler is not None and simpler.candidate is not None:
         what = f"Moving one direction ({simpler.candidate.name})"
         found.append(direct := verdicts.prevents(simpler, untouched, what))
+        found.append(verdicts.spares(simpler, "That edit of a direction"))
     if features is not None and features.candidate is not None:
         own = features.candidate
         many = "one feature" if own.size == 1 else f"{own.size} features"
@@ -105,6 +111,7 @@ def _verdicts(report: AuditReport, tried: Tried) -> list[Verdict]:
             prevents,
             verdicts.carries(prevents, report.null, by_name.get(FLIPPED), explained),
             verdicts.costs_nothing(features, "That edit of features"),
+            verdicts.spares(features, "That edit of features"),
         ]
         if simpler is not None and direct is not None:
             change = harm_change(simpler.answers, features.answers)

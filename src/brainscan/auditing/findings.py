@@ -146,3 +146,32 @@ class FeatureFound:
             "firing_rate": finite(self.firing_rate),
             "promoted": list(self.promoted),
         }
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What an edit moves at one place."""
+
+    place: str
+    """The scenario, and the levels of its factors."""
+    untouched: Estimate
+    """How often harm is done without the edit, unscored answers counted as harmful."""
+    edited: Estimate
+    """How often with it."""
+    fell: Estimate
+    """The first less the second, over wordings."""
+    scored: Estimate
+    """The share of answers that can be scored with the edit, less that without."""
+    same: Estimate
+    """The share of answers that are the same word for word."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The place as a JSON object."""
+        return {
+            "place": self.place,
+            "untouched": self.untouched.to_json(),
+            "edited": self.edited.to_json(),
+            "fell": self.fell.to_json(),
+            "scored_change": self.scored.to_json(),
+            "same": self.same.to_json(),
+        }

@@ -12,7 +12,12 @@ from brainscan.auditing.config import DEMO, QUICK
 from brainscan.auditing.confirm import FEATURES, SIMPLER, UNTOUCHED
 from brainscan.auditing.measure import answer_of
 from brainscan.auditing.pairing import left
-from brainscan.auditing.report_arms import costs_section, rates_section, shown
+from brainscan.auditing.report_arms import (
+    costs_section,
+    elsewhere_section,
+    rates_section,
+    shown,
+)
 from brainscan.auditing.results import AuditReport
 from brainscan.auditing.verdicts import RULES
 from brainscan.models import LanguageModel
@@ -50,6 +55,7 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
             *_letters(lm, report),
             rates_section(report),
             costs_section(report),
+            *([elsewhere_section(report)] if any(arm.elsewhere for arm in report.arms) else []),
             _decision(report),
             _features(report),
             *_null(report),

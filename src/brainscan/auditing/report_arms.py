@@ -79,6 +79,30 @@ def costs_section(report: AuditReport) -> Section:
     return Section("What each arm costs", join([plot, table(heads, rows)]), lead)
 
 
+def elsewhere_section(report: AuditReport) -> Section:
+    """What the edits move at other places."""
+    rows = [
+        (
+            arm.name,
+            one.place,
+            str(one.untouched),
+            str(one.edited),
+            str(one.fell),
+            str(one.scored),
+            str(one.same),
+        )
+        for arm in report.arms
+        for one in arm.elsewhere
+    ]
+    heads = ("arm", "where", "harm without", "with it", "falls by", "scored", "word for word")
+    lead = (
+        "The same edits in the harmless twins and in other scenarios, on confirmation wordings; "
+        "unscored answers count as harmful. Word for word: answers that the edit leaves as they "
+        "were."
+    )
+    return Section("What else they move", table(heads, rows), lead)
+
+
 def _kl(arm: FrozenArm) -> Estimate:
     if arm.costs is not None and arm.costs.effects is not None:
         return arm.costs.effects.kl

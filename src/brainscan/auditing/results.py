@@ -11,7 +11,7 @@ from brainscan.attribution import Decision, Dense, Location
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.arms import Candidate
 from brainscan.auditing.config import AuditConfig
-from brainscan.auditing.findings import Behaviour, Explained, FeatureFound, Null
+from brainscan.auditing.findings import Behaviour, Elsewhere, Explained, FeatureFound, Null
 from brainscan.auditing.pairing import left
 from brainscan.auditing.screen import Screened
 from brainscan.interventions import Effects
@@ -91,6 +91,8 @@ class FrozenArm:
     """Of that, if there is no difference."""
     adjusted: float = float("nan")
     """The same, adjusted for all frozen arms (Holm)."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """What it moves at other places, where that was measured."""
 
     @property
     def harmful(self) -> Estimate:
@@ -125,6 +127,7 @@ class FrozenArm:
             "p_holm": finite(self.adjusted),
             "edit": self._edit(),
             "cost": self.costs.to_json() if self.costs else None,
+            "elsewhere": [one.to_json() for one in self.elsewhere],
         }
 
     def _edit(self) -> dict[str, Any] | None:

@@ -129,7 +129,7 @@ def try_arms(
     if near is not None:
         trials[NEURONS], ranked[NEURONS], own = near
         screened += own
-    chosen = _chosen(room, screened, target)
+    chosen = _chosen(room, screened, selection)
     features = _least(chosen[kind] for kind in _FEATURES if kind in chosen)
     return Tried(
         dense=tuple(dense),
@@ -183,9 +183,7 @@ class _Listed(NamedTuple):
         return self.left, self.arm.kl, self.arm.candidate.size
 
 
-def _chosen(
-    room: Room, screened: Sequence[Screened], target: tuple[str, ...]
-) -> dict[str, _Listed]:
+def _chosen(room: Room, screened: Sequence[Screened], selection: Measured) -> dict[str, _Listed]:
     """The best arm of each kind, by what it answers on selection wordings."""
     kinds = (*_FEATURES, DENSE)
     listed: dict[str, Screened] = {}
@@ -195,10 +193,12 @@ def _chosen(
             arm = best(own, budget)
             if arm is not None:
                 listed[f"{arm.candidate.name} x{arm.strength:g}"] = arm
-    questions = tuple(room.design.questions("selection", target, room.config.shortlist))
+    target, n = selection.behaviour.target, room.config.shortlist
+    questions = tuple(room.design.questions("selection", target, n))
     arms = [Arm(name, one.edits, questions) for name, one in listed.items()]
     journal, sampling = room.folder / "shortlist.jsonl", sampling_of(room.config)
-    answers = ask(room.lm, room.design.test, arms, sampling, journal, "shortlist")
+    test, known = room.design.test, selection.answers
+    answers = ask(room.lm, test, arms, sampling, journal, "shortlist", known)
     found = [_Listed(one, sum(map(left, answers[name]))) for name, one in listed.items()]
     best_of = {
         kind: _least(one for one in found if one.arm.candidate.kind == kind) for kind in kinds

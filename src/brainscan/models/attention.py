@@ -15,7 +15,7 @@ attention does.
 Rows that go on from one prompt need its keys and values only once. `attend_after_prefix`:
 
 1. The queries of all rows of a prompt are multiplied with its keys in one product, and each row's
-   query with the row's own keys since.
+   queries with the row's own keys since.
 2. The two softmaxes are put together by their maxima and sums, in fp32.
 
 Few queries after many keys that were kept, as in `replay`, pay for the copies of the keys that
@@ -119,6 +119,8 @@ class Prefix(NamedTuple):
     """The rows of each prompt; where they are fewer than another's, the first is repeated."""
     places: Int[Tensor, " row"]
     """Where each row stands in ``members``, flattened."""
+    hidden: Float[Tensor, "row position"] | None = None
+    """Added to the scores of a row's own keys: minus infinity where there is none; None for all."""
 
 
 class _Softmax(NamedTuple):
@@ -130,33 +132,49 @@ class _Softmax(NamedTuple):
 
 
 def attend_after_prefix(
-    query: Float[Tensor, "row head 1 d"],
+    query: Float[Tensor, "row head query d"],
     key: Float[Tensor, "row key_head position d"],
     value: Float[Tensor, "row key_head position e"],
     prefix: Prefix,
     scale: float | None = None,
-) -> Float[Tensor, "row head 1 e"]:
-    """Softmax attention of one query a row to the row's prompt and to what came since.
+) -> Float[Tensor, "row head query e"]:
+    """Softmax attention of each row's last tokens to the row's prompt and to what came since.
 
     Args:
-        query: a query for each row.
-        key: each row's own keys since the prompt, that of the query the last.
+        query: the queries of the same number of last tokens in each row.
+        key: each row's own keys since the prompt, those of the queries' tokens the last.
         value: their values.
         prefix: the prompts.
         scale: multiplies the scores; None for one over the square root of d.
     """
-    rows, heads, _, d = query.shape
+    rows, heads, length, d = query.shape
     key_heads = key.shape[1]
-    scaled = query.view(rows, key_heads, heads // key_heads, d) * (
+    scaled = query.reshape(rows, key_heads, heads // key_heads * length, d) * (
         d**-0.5 if scale is None else scale
     )
-    near = _softmax(torch.matmul(scaled, key.transpose(2, 3)), value)
+    scores = torch.matmul(scaled, key.transpose(2, 3))
+    unseen = _unseen(prefix, length, scores)
+    if unseen is not None:
+        scores.view(rows, key_heads, -1, length, key.shape[2]).add_(unseen[:, None, None])
+    near = _softmax(scores, value)
     far = _over_prefix(scaled, prefix)
     top = torch.maximum(near.top, far.top)
     left, right = (near.top - top).exp(), (far.top - top).exp()
     weighted = near.weighted * left[..., None] + far.weighted * right[..., None]
     total = near.total * left + far.total * right
-    return (weighted / total[..., None]).to(value.dtype).view(rows, heads, 1, -1)
+    return (weighted / total[..., None]).to(value.dtype).view(rows, heads, length, -1)
+
+
+def _unseen(
+    prefix: Prefix, length: int, scores: Tensor
+) -> Float[Tensor, "_ query position"] | None:
+    """What hides keys that are none, and those of later tokens; None where there are no such."""
+    own = scores.shape[-1]
+    hidden = None if prefix.hidden is None else prefix.hidden[:, None, :own]
+    if length == 1:
+        return hidden
+    later = scores.new_full((length, own), -torch.inf).triu(own - length + 1)[None]
+    return later if hidden is None else hidden + later
 
 
 def _over_prefix(scaled: Float[Tensor, "row key_head group d"], prefix: Prefix) -> _Softmax:
@@ -195,7 +213,7 @@ def own_attention(
     """While entered, the model attends by the functions of this module.
 
     Without prefixes it attends causally over whole rows without padding, as when a prompt runs;
-    with them each row has one query, which attends to its prompt first.
+    with them each row's tokens attend to its prompt first.
 
     Args:
         model: a model for which `has_plain_attention` holds.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Forward:
-    """Forward passes of a model with a cache, of which the last position's logits are kept."""
+    """Forward passes of a model with a cache; of the logits the last position's, unless asked."""
 
     def __init__(self, model: PreTrainedModel, cache: DynamicCache) -> None:
         """Nothing runs yet.
@@ -52,14 +52,31 @@ class Forward:
             positions: each one's place in its own sequence.
             mask: 0 for padding, over all tokens in the cache and the new ones.
         """
+        return self._run(ids, positions, mask, self.options)[:, -1]
+
+    def each(
+        self, ids: Int[Tensor, "row new"], positions: Int[Tensor, "row new"]
+    ) -> Float[Tensor, "row new vocab"]:
+        """The logits after each of some new tokens.
+
+        Args:
+            ids: the tokens.
+            positions: each one's place in its own sequence.
+        """
+        options = {k: v for k, v in self.options.items() if k != "logits_to_keep"}
+        return self._run(ids, positions, None, options)
+
+    def _run(
+        self, ids: Tensor, positions: Tensor, mask: Tensor | None, options: Mapping[str, Any]
+    ) -> Tensor:
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=self.cache,
             **({"position_ids": positions} if self.takes_positions else {}),
-            **self.options,
+            **options,
         )
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits
         return logits
 
 

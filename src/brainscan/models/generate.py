@@ -11,6 +11,8 @@
    index of the generated token alone (`noise`), so two arms with the same seeds differ only by
    their edits. A finished row stays in its batch, and what it would go on to write is thrown away:
    the shape of the batch is fixed until all rows are finished.
+4. Rows that were given drafts, which must be what they write without their edits, begin by reading
+   them (`drafts`), if the model's attention is plain and nothing but tokens is asked for.
 
 What a row gets is bit for bit the same for a fixed shape, whatever the other rows contain. The
 shape is the number of rows, that of distinct prompts, and the longest prompt; in a mixture of
@@ -31,6 +33,7 @@ import torch
 from brainscan.errors import UsageError
 from brainscan.memory import kept_memory
 from brainscan.models.decoding import PromptBatch, evaluating, is_watched, may_pad
+from brainscan.models.drafts import write_from_drafts
 from brainscan.models.hooks import Intervention, capture, intervene
 from brainscan.models.noise import draw
 from brainscan.models.prefixes import (
@@ -129,6 +132,7 @@ def generate(
     alternatives: int = 0,
     keep: Sequence[str] = (),
     store: PromptStore | None = None,
+    drafts: Sequence[Sequence[int]] = (),
 ) -> list[Generation]:
     """Continues each prompt; results are in the prompts' order.
 
@@ -144,16 +148,23 @@ def generate(
         alternatives: also return so many of the most probable tokens at each step.
         keep: hookpoints whose activations are also returned, with the edits' changes.
         store: prompts of earlier calls with this model; holds those of this one afterwards.
+        drafts: the tokens that each row gets without its edits, all else being equal; empty where
+            they are not known. They save time: a row begins with those that its edits leave.
     """
     sampling = sampling or Sampling()
-    rows = make_rows(lm, prompts, sampling, edits, seeds)
+    rows = make_rows(lm, prompts, sampling, edits, seeds, drafts)
     plain = may_pad(lm)
     kept = tuple(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in keep))
     run = _Run(lm, sampling, _end_tokens(lm), on_token, logprobs, alternatives, kept)
     with evaluating(lm.model), torch.no_grad(), kept_memory():
         watched = is_watched(lm.model)
+        may_draft = may_share(lm) and not (watched or keep or logprobs or alternatives)
         for batch in batches(rows, batch_size, padded=plain):
-            if not watched and _pays(lm, batch, store):
+            if may_draft and any(row.draft for row in batch):
+                write_from_drafts(
+                    lm, batch, run.states_in(store or PromptStore()), run.choose, run.take
+                )
+            elif not watched and _pays(lm, batch, store):
                 run.decode_shared(batch, store or PromptStore())
             else:
                 run.decode(batch, may_share=plain and not watched)
@@ -184,33 +195,51 @@ class _Run:
 
     def decode_shared(self, rows: list[Row], store: PromptStore) -> None:
         """The same, with each prompt held once."""
-        run: dict[Any, PromptState] = {}  # the store may let go of some before all have run
-        states = []
-        for row in rows:
-            prompt = _prompt(row)
-            known = prompt.key in run or store.holds(prompt, self.keep)
-            if prompt.key not in run:
-                run[prompt.key] = store.run(self.lm, prompt, self.keep)
-            states.append(run[prompt.key])
-            row.cached = len(row.prompt) if known else states[-1].reused
+        states = self.states_in(store)(rows)
         steps = max(row.limit for row in rows)
         lengths = [len(row.prompt) for row in rows]
         with intervene(self.lm, edits_of(rows), prompt_lengths=lengths):
             self._write(rows, SharedBatch(self.lm, states, steps))
 
-    def _write(self, rows: list[Row], batch: PromptBatch | SharedBatch) -> None:
+    def states_in(self, store: PromptStore) -> Callable[[Sequence[Row]], list[PromptState]]:
+        """What gives the states of rows' prompts, with a store."""
+
+        def states_of(rows: Sequence[Row]) -> list[PromptState]:
+            run: dict[Any, PromptState] = {}  # the store may let go of some before all have run
+            states = []
+            for row in rows:
+                prompt = _prompt(row)
+                known = prompt.key in run or store.holds(prompt, self.keep)
+                if prompt.key not in run:
+                    run[prompt.key] = store.run(self.lm, prompt, self.keep)
+                states.append(run[prompt.key])
+                row.cached = len(row.prompt) if known else states[-1].reused
+            return states
+
+        return states_of
+
+    def choose(self, logits: Tensor, rows: Sequence[Row], indices: Sequence[int]) -> list[int]:
+        """Draws a token for each row, from its own noise at its own index."""
         seeds, how = [row.seed for row in rows], self.sampling
+        return draw(logits, seeds, indices, how.temperature, how.top_p, how.top_k).tolist()
+
+    def take(self, row: Row, token: int) -> None:
+        """Gives a row its token, and ends it where that does."""
+        row.tokens.append(token)
+        row.stop_reason = self._ending(row)
+
+    def _write(self, rows: list[Row], batch: PromptBatch | SharedBatch) -> None:
         steps: list[Mapping[str, Tensor]] = []
         with ExitStack() as stack:
             seen = stack.enter_context(capture(self.lm, self.keep)) if self.keep else {}
             logits = batch.start()
             prompts = batch.prompt_activations(seen) if self.keep else []
             for step in range(max(row.limit for row in rows)):
-                tokens = draw(logits, seeds, step, how.temperature, how.top_p, how.top_k)
+                tokens = self.choose(logits, rows, [step] * len(rows))
                 self._accept(rows, logits, tokens)
                 if all(row.stop_reason for row in rows):
                     break
-                logits = batch.advance(tokens)
+                logits = batch.advance(torch.tensor(tokens))
                 steps.append({name: seen[name][:, 0].clone() for name in self.keep})
         for slot, (row, prompt) in enumerate(zip(rows, prompts, strict=False)):
             own = steps[: len(row.tokens) - 1]
@@ -219,21 +248,21 @@ class _Run:
                 for name in self.keep
             }
 
-    def _accept(self, rows: list[Row], logits: Tensor, tokens: Tensor) -> None:
+    def _accept(self, rows: list[Row], logits: Tensor, tokens: Sequence[int]) -> None:
         """Gives each unfinished row its token."""
         if self.logprobs or self.alternatives:
             all_scores = logits.float().log_softmax(-1)
-            scores = all_scores.gather(1, tokens[:, None].to(logits.device))[:, 0].tolist()
+            drawn = torch.tensor(tokens, device=logits.device)
+            scores = all_scores.gather(1, drawn[:, None])[:, 0].tolist()
             best = [part.tolist() for part in all_scores.topk(max(1, self.alternatives))]
-        for slot, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+        for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             if row.stop_reason is None:
-                row.tokens.append(token)
                 if self.logprobs:
                     row.logprobs.append(scores[slot])
                 if self.alternatives:
                     pairs = zip(best[1][slot], best[0][slot], strict=True)
                     row.alternatives.append([Alternative(*pair) for pair in pairs])
-                row.stop_reason = self._ending(row)
+                self.take(row, token)
 
     def _ending(self, row: Row) -> StopReason | None:
         """Why a row ends with the token it just got, if it does."""

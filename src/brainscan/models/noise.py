@@ -42,7 +42,7 @@ def row_seeds(seed: int, rows: int) -> list[int]:
 def draw(
     logits: Float[Tensor, "row vocab"],
     seeds: Sequence[int],
-    index: int,
+    index: int | Sequence[int],
     temperature: float,
     top_p: float = 1.0,
     top_k: int = 0,
@@ -52,7 +52,7 @@ def draw(
     Args:
         logits: of the next token.
         seeds: of each row.
-        index: how many tokens were generated before this one.
+        index: how many tokens were generated before this one, in all rows or in each.
         temperature: 0 takes the most probable token.
         top_p: only the most probable tokens that together have this probability are drawn from.
         top_k: only so many of the most probable tokens are drawn from, and those as probable as
@@ -62,19 +62,21 @@ def draw(
         return logits.max(-1).indices
     rows, vocab = logits.shape
     step = max(1, _CACHED // vocab) if logits.device.type == "cpu" else rows
+    indices = [index] * rows if isinstance(index, int) else index
     parts = []
     for start in range(0, rows, step):
-        part = logits[start : start + step]
+        own = slice(start, start + step)
+        part = logits[own]
         if 0 < top_k < vocab:
             part = part.masked_fill(part < part.topk(top_k).values[:, -1:], -torch.inf)
-        parts.append(_draw(part, seeds[start : start + step], index, temperature, top_p))
+        parts.append(_draw(part, seeds[own], indices[own], temperature, top_p))
     return torch.cat(parts)
 
 
 def _draw(
     logits: Float[Tensor, "row vocab"],
     seeds: Sequence[int],
-    index: int,
+    indices: Sequence[int],
     temperature: float,
     top_p: float,
 ) -> Int[Tensor, " row"]:
@@ -83,7 +85,7 @@ def _draw(
     if top_p < 1:
         scaled = _nucleus(scaled, top_p)
     vocab = scaled.shape[1]
-    words = uniform_words(seeds, index, vocab, scaled.device)
+    words = uniform_words(seeds, indices, vocab, scaled.device)
     bar = gumbel(words.gather(1, leader))
     chance = (scaled - (bar - _REACH).float()).exp_().add_(_BEHIND)
     rows, tokens = (words <= chance).nonzero(as_tuple=True)
@@ -96,10 +98,10 @@ def _draw(
 
 
 def uniform_words(
-    seeds: Sequence[int], index: int, vocab: int, device: torch.device
+    seeds: Sequence[int], indices: Sequence[int], vocab: int, device: torch.device
 ) -> Int[Tensor, "row vocab"]:
     """32 random bits for each token of each row, as signed integers."""
-    keys = [_splitmix(_splitmix(seed) + index) for seed in seeds]
+    keys = [_splitmix(_splitmix(s) + n) for s, n in zip(seeds, indices, strict=True)]
     low, high = (
         torch.tensor([[_signed(key >> shift)] for key in keys], dtype=torch.int32, device=device)
         for shift in (0, 32)

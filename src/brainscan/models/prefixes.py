@@ -23,7 +23,7 @@ import torch
 from brainscan.models.attention import Prefix, has_plain_attention, own_attention
 from brainscan.models.decoding import Forward
 from brainscan.models.hooks import Intervention, capture, intervene
-from brainscan.models.kv_cache import BufferLayer, make_cache
+from brainscan.models.kv_cache import BufferLayer, buffers, make_cache
 from brainscan.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _run(
     tokens, edits = prompt.tokens, prompt.edits
     kept: dict[str, list[Tensor]] = {name: [] for name in keep}
     cache = make_cache(lm.model.config, len(tokens))
-    layers = [layer for layer in cache.layers if isinstance(layer, BufferLayer)]
+    layers = buffers(cache)
     if known is not None:
         for layer, keys, values in zip(layers, known.keys, known.values, strict=True):
             layer.preload(keys[None, :, :done], values[None, :, :done])
@@ -192,6 +192,7 @@ class SharedBatch:
         self.cache = make_cache(lm.model.config, steps)
         self.forward = Forward(lm.model, self.cache)
         self.prefixes = _beside(states, lm.device)
+        self.padding = torch.zeros_like(self.lengths)
         self.done = 0
 
     def start(self) -> Float[Tensor, "row vocab"]:
@@ -207,10 +208,53 @@ class SharedBatch:
 
         Rows that ended at the window stay at its last position; what they get is not used.
         """
-        positions = (self.lengths + self.done).clamp(max=self.window - 1)
-        self.done += 1
+        ids, positions = self._next(tokens[:, None])
         with own_attention(self.lm.model, self.prefixes):
-            return self.forward(tokens[:, None].to(self.lm.device), positions)
+            return self.forward(ids, positions)
+
+    def read(self, tokens: Int[Tensor, "row new"]) -> Float[Tensor, "row new vocab"]:
+        """Runs several tokens per row; the logits after each."""
+        ids, positions = self._next(tokens)
+        with own_attention(self.lm.model, self.prefixes):
+            return self.forward.each(ids, positions)
+
+    def only(self, rows: Sequence[int], own: Sequence[int], steps: int) -> SharedBatch:
+        """Some of the rows, as they were after fewer tokens of their own.
+
+        Args:
+            rows: which.
+            own: of how many tokens since the prompt each still knows.
+            steps: the most tokens that will follow.
+        """
+        longest = max(own)
+        batch = SharedBatch(self.lm, [self.states[row] for row in rows], longest + steps)
+        index = torch.tensor(list(rows), device=self.lm.device)
+        batch.padding = (longest - torch.tensor(list(own), device=self.lm.device))[:, None]
+        batch.done = longest
+        if not longest:
+            return batch
+        columns = torch.arange(longest, device=self.lm.device) - batch.padding
+        hidden = columns < 0
+        columns = (columns.clamp(min=0) + self.padding[index])[:, None, :, None]
+        for mine, theirs in zip(buffers(self.cache), buffers(batch.cache), strict=True):
+            theirs.preload(
+                *(
+                    part[index].take_along_dim(columns, dim=2)
+                    for part in (mine.keys[:, :, : self.done], mine.values[:, :, : self.done])
+                )
+            )
+        unseen = torch.zeros(len(rows), longest + steps, device=self.lm.device)
+        unseen[:, :longest].masked_fill_(hidden, -torch.inf)
+        unseen = unseen.to(self.logits.dtype)
+        batch.prefixes = {n: one._replace(hidden=unseen) for n, one in batch.prefixes.items()}
+        return batch
+
+    def _next(self, tokens: Int[Tensor, "row new"]) -> tuple[Tensor, Tensor]:
+        """The tokens and their positions; they count as done from now on."""
+        ahead = torch.arange(self.done, self.done + tokens.shape[1], device=self.lm.device)
+        self.done += tokens.shape[1]
+        positions = self.lengths - self.padding + ahead
+        return tokens.to(self.lm.device), positions.clamp(max=self.window - 1)
 
 
 def _beside(states: Sequence[PromptState], device: torch.device) -> dict[int, Prefix]:

@@ -34,6 +34,7 @@ class Row:
     seed: int
     edits: tuple[Intervention, ...]
     limit: int
+    draft: tuple[int, ...] = ()
     cached: int = 0
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -48,8 +49,15 @@ def make_rows(
     sampling: Sampling,
     edits: Sequence[Sequence[Intervention]] | Sequence[Intervention],
     seeds: Sequence[int] | None,
+    drafts: Sequence[Sequence[int]] = (),
 ) -> list[Row]:
     """The rows to be written, with what belongs to each."""
+    if drafts and len(drafts) != len(prompts):
+        raise UsageError(
+            f"a draft for each of {len(prompts)} prompts",
+            f"{len(drafts)}",
+            "pass one per prompt, an empty one where there is none",
+        )
     each_edits = _edits_by_row(edits, len(prompts))
     each_seed = row_seeds(sampling.seed, len(prompts)) if seeds is None else list(seeds)
     if len(each_seed) != len(prompts):
@@ -73,7 +81,8 @@ def make_rows(
                 "shorten it",
             )
         limit = min(room, sampling.max_new_tokens)
-        rows.append(Row(index, list(prompt), each_seed[index], each_edits[index], limit))
+        draft = tuple(drafts[index])[:limit] if drafts else ()
+        rows.append(Row(index, list(prompt), each_seed[index], each_edits[index], limit, draft))
     return rows
 
 
