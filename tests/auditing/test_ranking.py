@@ -11,7 +11,7 @@ from brainscan.attribution import Context, dense_directions, log_odds, rank_late
 from brainscan.attribution.decision import _read
 from brainscan.attribution.directions import auroc, interaction
 from brainscan.attribution.location import locate, residuals
-from brainscan.attribution.ranking import gradients, is_target, rank_neurons
+from brainscan.attribution.ranking import gradients, is_target, rank_neurons, rank_outputs
 from brainscan.auditing.arms import (
     ANSWER,
     DECISION,
@@ -130,6 +130,21 @@ def test_neurons_are_ranked_too(organism, contexts):
     near = gradients(organism, contexts, "neurons.2")
     ranked = rank_neurons(near, contexts, TARGET, "neurons.2")
     assert ranked and ranked[0].address.startswith("neurons.2/")
+
+
+def test_outputs_of_layers_are_ranked_by_gradient_times_difference(organism, contexts):
+    ranked = rank_outputs(organism, contexts, TARGET)
+    layers = range(organism.n_layers)
+    assert {one.address for one in ranked} == {
+        f"{o}.{n}" for o in ("attn_out", "mlp_out") for n in layers
+    }
+    scores = [one.score for one in ranked]
+    assert scores == sorted(scores, reverse=True) and scores[0] > 0
+    harm = is_target(contexts, TARGET)
+    near = gradients(organism, contexts, ranked[0].address)
+    change = near.x[harm] - near.x[~harm].mean(0)
+    expected = float((near.of_log_odds[harm] * change).sum(1).mean())
+    assert ranked[0].effect == pytest.approx(expected, rel=1e-3)
 
 
 def test_sets_are_tried_at_two_places(contexts, found, dictionary, material):

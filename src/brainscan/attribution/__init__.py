@@ -6,7 +6,7 @@ from brainscan.attribution.contexts import Context, log_odds, replay_of
 from brainscan.attribution.decision import Decision, Pair, decision_contexts, find_decision
 from brainscan.attribution.directions import Dense, dense_directions, detector
 from brainscan.attribution.location import Location, locate
-from brainscan.attribution.ranking import Ranked, rank_latents, rank_neurons
+from brainscan.attribution.ranking import Ranked, rank_latents, rank_neurons, rank_outputs
 
 __all__ = [
     "Context",
@@ -23,5 +23,6 @@ __all__ = [
     "log_odds",
     "rank_latents",
     "rank_neurons",
+    "rank_outputs",
     "replay_of",
 ]

@@ -13,6 +13,9 @@ there has an effect by this formula too. So the interaction is taken as well:
 
     interaction = mean of dL/da * (a11 - a10 - a01 + a00)
 
+What a layer's attention or MLP writes is taken as a whole, by the same formulas summed over its
+coordinates.
+
 Features are ranked by the interaction where there is one, else by the effect. Both are first-order
 guesses: the screen tests them by editing.
 """
@@ -27,7 +30,7 @@ import torch
 from brainscan.attribution.contexts import Context, log_odds, replay_of
 from brainscan.attribution.directions import interaction
 from brainscan.dictionaries import Address, Dictionary
-from brainscan.models import LanguageModel
+from brainscan.models import Hook, LanguageModel, Site
 from brainscan.models.replay import Patch, Replay
 from brainscan.shapes import Bool, Float, Tensor
 
@@ -130,6 +133,38 @@ def rank_neurons(
     return _ranked(found.x, found.of_log_odds, contexts, target, names)
 
 
+def rank_outputs(
+    lm: LanguageModel, contexts: Sequence[Context], target: tuple[str, ...]
+) -> list[Ranked]:
+    """What each layer's attention and MLP write at the decision, that which matters most first.
+
+    Each is taken as a whole: the product of its gradient and its difference, over its coordinates.
+    What `Ranked` gives as activations are norms of the means.
+
+    Args:
+        lm: the model, without edits.
+        contexts: the contexts.
+        target: the cell in which harm is done.
+    """
+    names = [name for name in lm.hookpoints if name.startswith(("attn_out.", "mlp_out."))]
+    states = replay_of(lm, contexts, "resid_pre.0")
+    nudges = [_Nudge.at(name, len(contexts), lm) for name in names]
+    with torch.enable_grad():
+        log_odds(states.run(nudges, grad=True), contexts).sum().backward()
+    harm, found = is_target(contexts, target), []
+    for nudge in nudges:
+        slopes = nudge.by.grad
+        assert slopes is not None
+        x, slopes = nudge.seen.float().cpu(), slopes.float().cpu()
+        harmful, harmless = x[harm].mean(0), x[~harm].mean(0)
+        effect = float((slopes[harm] * (x[harm] - harmless)).sum(1).mean())
+        crossed = interaction(x, contexts, target)
+        joint = None if crossed is None else float(slopes[harm].mean(0) @ crossed)
+        norms = float(harmful.norm()), float(harmless.norm())
+        found.append(Ranked(nudge.hookpoint, effect, joint, *norms))
+    return sorted(found, key=lambda one: -one.score)
+
+
 def is_target(contexts: Sequence[Context], target: tuple[str, ...]) -> Bool[Tensor, " context"]:
     """Which contexts are of the cell in which harm is done.
 
@@ -138,6 +173,38 @@ def is_target(contexts: Sequence[Context], target: tuple[str, ...]) -> Bool[Tens
         target: the cell.
     """
     return torch.tensor([one.cell == target for one in contexts])
+
+
+@dataclass(frozen=True, eq=False)
+class _Nudge:
+    """Adds something to each row's last token, and keeps what was there."""
+
+    hookpoint: str
+    by: Float[Tensor, "row d"]
+    seen: Float[Tensor, "row d"]
+    rows: tuple[int, ...]
+
+    @classmethod
+    def at(cls, hookpoint: str, rows: int, lm: LanguageModel) -> _Nudge:
+        """One of zero."""
+        zeros = torch.zeros(rows, lm.d_model, device=lm.device)
+        return cls(hookpoint, zeros.clone().requires_grad_(True), zeros, tuple(range(rows)))
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    def for_rows(self, index: Sequence[int]) -> _Nudge:
+        return _Nudge(self.hookpoint, self.by, self.seen, tuple(self.rows[n] for n in index))
+
+    def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
+        return [(self.hookpoint, self._change)]
+
+    def _change(self, x: Tensor, site: Site) -> Tensor:
+        own = list(self.rows)
+        self.seen[own] = x[:, -1].detach().to(self.seen)
+        last = x[:, -1:] + self.by[own][:, None].to(x)
+        return torch.cat([x[:, :-1], last], 1)
 
 
 def _ranked(

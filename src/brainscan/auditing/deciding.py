@@ -86,6 +86,7 @@ def decide(
         random_arms=tuple(random_arms),
         explained=tuple(_explained(room, located, selection, tried)),
         features=tuple(_features(room, tried)),
+        outputs=tried.outputs,
     )
     return replace(report, verdicts=tuple(_verdicts(report, tried)))
 

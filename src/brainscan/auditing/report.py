@@ -40,6 +40,7 @@ from brainscan.views import (
 from brainscan.views.html import Html, number
 
 _SCREENED = 40
+_PARTS = 10
 
 
 def report_page(lm: LanguageModel, report: AuditReport) -> str:
@@ -230,11 +231,21 @@ def _explained(report: AuditReport) -> Section:
         "The twin's activation at the decision, put in by parts, on selection wordings: the share "
         "of the log-odds that each restores. What the error restores is not explained by features. "
         "FVU is on the discovery transcripts, on which the extension was trained. The directions' "
-        "figures are of the discovery contexts that made them: no estimates of anything else."
+        "figures are of the discovery contexts that made them: no estimates of anything else. So "
+        "are those of the parts, whose effect is to first order."
     )
+    parts = [
+        (
+            one.address,
+            number(one.effect),
+            number(one.interaction) if one.interaction is not None else "\u2013",
+        )
+        for one in report.outputs[:_PARTS]
+    ]
     body = join(
         [
             table(heads, rows),
+            table(("what writes it", "effect on the log-odds", "interaction"), parts),
             table(("direction", "AUROC on discovery", "harmful", "harmless"), directions),
         ]
     )

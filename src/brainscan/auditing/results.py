@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from brainscan import stats
-from brainscan.attribution import Decision, Dense, Location
+from brainscan.attribution import Decision, Dense, Location, Ranked
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.arms import Candidate
 from brainscan.auditing.config import AuditConfig
@@ -181,6 +181,8 @@ class AuditReport:
     """Of each dictionary."""
     features: tuple[FeatureFound, ...] = ()
     """The chosen set's features, those that matter most first."""
+    outputs: tuple[Ranked, ...] = ()
+    """What each layer's attention and MLP write at the decision, by what hangs on it."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Hashes and the like, for doing it again."""
 
@@ -207,6 +209,7 @@ class AuditReport:
             "directions": [
                 {"kind": one.kind, "auroc": finite(one.separates)} for one in self.dense
             ],
+            "outputs": [asdict(one) for one in self.outputs],
             "screened": [one.to_json() for one in self.screened],
             "facts": dict(self.facts),
         }

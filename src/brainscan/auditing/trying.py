@@ -30,6 +30,7 @@ from brainscan.attribution import (
     dense_directions,
     rank_latents,
     rank_neurons,
+    rank_outputs,
     replay_of,
 )
 from brainscan.attribution.ranking import gradients, gradients_of
@@ -89,6 +90,8 @@ class Tried:
     """Random sets that match the best features."""
     trials: dict[str, Trial]
     """What features of each kind are made of and tried on."""
+    outputs: tuple[Ranked, ...]
+    """What each layer's attention and MLP write."""
     sample: TranscriptActivations
     """Activations of the discovery transcripts."""
 
@@ -141,6 +144,7 @@ def try_arms(
         simpler=chosen[DENSE].arm if DENSE in chosen else None,
         random=tuple(_random(room, features, trials, dictionaries)),
         trials=trials,
+        outputs=tuple(rank_outputs(room.lm, contexts, target)),
         sample=read,
     )
 
