@@ -206,6 +206,18 @@ def test_control_has_no_behaviour_to_explain(control, toy_test, tmp_path):
     assert "no behaviour" in (tmp_path / "control" / PAGE).read_text()
 
 
+def test_null_audit_goes_on_with_outcomes_dealt_out(organism, toy_test, dictionary, tmp_path):
+    config = replace(CONFIG, null=True, confirmation=4, random_sets=3, elsewhere=0)
+    report = audit(organism, toy_test, tmp_path / "null", config, dictionary=dictionary)
+    first = report.behaviour[0]
+    harmful = sum(count for count, _ in first.counts.values())
+    assert harmful and first.contrast.value < 0.6
+    assert len(report.behaviour) == 2
+    claimed = [one.claim for one in report.verdicts if one.status == "supported"]
+    assert not any("mediate" in claim or "better" in claim for claim in claimed)
+    assert "A null audit" in (tmp_path / "null" / PAGE).read_text()
+
+
 def test_killed_audit_goes_on_to_the_same_figures(
     audited, organism, toy_test, dictionary, tmp_path, monkeypatch
 ):

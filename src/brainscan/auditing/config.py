@@ -59,6 +59,9 @@ class AuditConfig:
     """Of the sampling."""
     seed: int = 0
     """Of the noise, of random sets and of the extension."""
+    null: bool = False
+    """A null audit: outcomes are dealt out by chance before anything is looked for, and the audit
+    goes on whether there seems to be a behaviour or not."""
 
     def __post_init__(self) -> None:
         """Checks the fields."""

@@ -5,13 +5,15 @@ target; since it was chosen for that, the difference to its twins is measured ag
 wordings, and both must be above 0. The first split takes the best of several cells, so that alone
 it finds something in nothing more often than its interval says. `false_alarms` says how often both
 do: with the same outcomes dealt out again among the cells, within each wording and condition.
+
+A null audit (`AuditConfig.null`) goes on with outcomes that were dealt out in that way.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from brainscan import stats
@@ -72,7 +74,7 @@ def measure(lm: LanguageModel, design: Design, config: AuditConfig, folder: Path
     """
     first = measure_discovery(lm, design, config, folder)
     target, twins = first.behaviour.target, first.behaviour.twins
-    if not first.behaviour.contrast.low > 0:
+    if not first.behaviour.contrast.low > 0 and not config.null:
         return [first]
     cells = [target, *twins]
     again = _on(lm, design, "selection", cells, config, config.selection, folder)
@@ -108,7 +110,29 @@ def _on(
     questions = tuple(q for cell in cells for q in design.questions(split, cell, n))
     journal = folder / f"{split}.jsonl"
     arms = [Arm(PLAIN, (), questions)]
-    return ask(lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
+    found = ask(lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
+    return _dealt_out(found, design.crossed, config.seed) if config.null else found
+
+
+def _dealt_out(answers: Sequence[Answered], factors: Sequence[str], seed: int) -> list[Answered]:
+    """The answers with their outcomes exchanged by chance among those that are alike else."""
+    draw, alike = random.Random(seed), _alike(answers, factors)
+    found = list(answers)
+    for places in alike:
+        outcomes = [answers[n].stages for n in places]
+        draw.shuffle(outcomes)
+        for place, stages in zip(places, outcomes, strict=True):
+            found[place] = replace(answers[place], stages=stages)
+    return found
+
+
+def _alike(answers: Sequence[Answered], factors: Sequence[str]) -> list[list[int]]:
+    """Places of scored answers that differ by the crossed factors alone."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for place, one in enumerate(answers):
+        if one.scored:
+            alike.setdefault(_rest(one, factors), []).append(place)
+    return list(alike.values())
 
 
 def _measured(
@@ -159,12 +183,9 @@ def false_alarms(measured: Sequence[Measured], seed: int, rounds: int = 500) -> 
 
 def _dealt_again(measured: Measured, draw: random.Random) -> dict[tuple[str, ...], tuple[int, int]]:
     """The counts of cells with outcomes dealt out again among answers that are alike else."""
-    alike: dict[tuple[object, ...], list[Answered]] = {}
-    for one in measured.all:
-        if one.scored:
-            alike.setdefault(_rest(one, measured.behaviour.factors), []).append(one)
     found = dict.fromkeys(measured.behaviour.counts, (0, 0))
-    for group in alike.values():
+    for places in _alike(measured.all, measured.behaviour.factors):
+        group = [measured.all[place] for place in places]
         outcomes = [one.counts for one in group]
         draw.shuffle(outcomes)
         for one, counts in zip(group, outcomes, strict=True):

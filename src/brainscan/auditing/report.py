@@ -71,7 +71,7 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
         facts.append(("edits at", report.hookpoint))
     facts += [(name, value[:12]) for name, value in report.facts.items()]
     return page(
-        f"Audit: {report.scenario}",
+        f"{'Null audit' if report.config.null else 'Audit'}: {report.scenario}",
         sections,
         subtitle=f"What {report.model} does, what it hangs on, and whether that can be mended",
         facts=facts,
@@ -80,7 +80,14 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
 
 def _verdicts(report: AuditReport) -> Section:
     views = [VerdictView(one.claim, one.status, one.reason) for one in report.verdicts]
-    return Section("Verdicts", verdicts(views), "By rules that stand at the end of this page.")
+    lead = "By rules that stand at the end of this page."
+    if report.config.null:
+        lead = (
+            "A null audit: outcomes were dealt out by chance among the cells before anything was "
+            "looked for, and the audit went on whatever the first rule said. What it says of the "
+            "decision and of features, it says of nothing."
+        )
+    return Section("Verdicts", verdicts(views), lead)
 
 
 def _letters(lm: LanguageModel, report: AuditReport) -> list[Section]:
@@ -296,9 +303,12 @@ def _screened(report: AuditReport) -> Section:
 def _again(report: AuditReport) -> Section:
     asked = f"--model {report.model} --scenario {report.scenario} --seed {report.config.seed}"
     command = f"brainscan audit {asked}"
-    if replace(QUICK, seed=report.config.seed) == report.config:
+    if report.config.null:
+        command += " --null"
+    own = replace(report.config, seed=0, null=False)
+    if own == QUICK:
         command += " --quick"
-    elif replace(DEMO, seed=report.config.seed) == report.config:
+    elif own == DEMO:
         command = f"brainscan demo --model {report.model} --seed {report.config.seed}"
     rules = join(f"<li>{escape(rule)}</li>" for rule in RULES)
     facts: Sequence[tuple[str, str]] = [("command", command), *report.facts.items()]

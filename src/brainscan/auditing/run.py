@@ -108,7 +108,7 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
     room.tell("measuring the behaviour")
     measured = measure(room.lm, room.design, room.config, room.folder)
     behaviour = tuple(one.behaviour for one in measured)
-    nothing = no_behaviour(behaviour)
+    nothing = None if room.config.null else no_behaviour(behaviour)
     plain = AuditReport(
         config=room.config,
         model=room.lm.name,

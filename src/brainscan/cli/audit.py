@@ -39,6 +39,12 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer prompts: minutes on two cores, wide intervals.")
     ] = False,
+    null: Annotated[
+        bool,
+        typer.Option(
+            "--null", help="Deal outcomes out by chance first: what is found then, is in nothing."
+        ),
+    ] = False,
     save_edit: Annotated[
         Path | None,
         typer.Option("--save-edit", help="Also write the edit that left the least harm here."),
@@ -61,7 +67,7 @@ def audit(
 
         lm, base = with_base(model or DEFAULT_MODEL)
         found = None if dictionary == "auto" else Dictionary.load(dictionary, device=lm.device)
-        config = replace(QUICK if quick else AuditConfig(), seed=seed)
+        config = replace(QUICK if quick else AuditConfig(), seed=seed, null=null)
         report = audit(lm, scenario, out, config, base=base, dictionary=found, tell=tell)
         if save_edit is not None:
             _save(save_edit, report, lm.ref)
