@@ -169,6 +169,15 @@ def test_null_is_of_confirmation_answers_and_different_sets(audited):
     assert not set().union(*sets) & set(report.arm(FEATURES).candidate.features)
 
 
+def test_what_is_put_in_by_parts(audited):
+    report, _ = audited
+    general, extended, neurons = report.explained
+    assert neurons.dictionary == "neurons.2" and neurons.error is None
+    assert general.whole.value == pytest.approx(1, abs=0.05)
+    assert abs(neurons.whole.value) < 1.5 and neurons.whole.n == general.whole.n
+    assert extended.chosen or general.chosen or neurons.chosen
+
+
 def test_artifact_holds_page_and_figures(audited):
     report, out = audited
     manifest = open_artifact(out, kind="audit")

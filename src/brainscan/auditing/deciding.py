@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from brainscan.attribution import Ranked, decision_contexts
 from brainscan.auditing import verdicts
-from brainscan.auditing.arms import Candidate, feature_sets
+from brainscan.auditing.arms import NEURONS, Candidate, feature_sets
 from brainscan.auditing.confirm import (
     FEATURES,
     FLIPPED,
@@ -19,7 +19,7 @@ from brainscan.auditing.confirm import (
     with_costs,
 )
 from brainscan.auditing.elsewhere import elsewhere
-from brainscan.auditing.explain import explain
+from brainscan.auditing.explain import explain, explain_neurons
 from brainscan.auditing.findings import Explained, FeatureFound, Null
 from brainscan.auditing.locating import Located, pairs_of, spread
 from brainscan.auditing.measure import Measured, answer_of
@@ -106,7 +106,7 @@ def _verdicts(report: AuditReport, tried: Tried) -> list[Verdict]:
         many = "one feature" if own.size == 1 else f"{own.size} features"
         prevents = verdicts.prevents(features, untouched, f"Moving {many}")
         dictionary = tried.dictionaries.get(own.kind)
-        name = dictionary.name if dictionary else ""
+        name = dictionary.name if dictionary else tried.trials[own.kind].material.hookpoint
         explained = next((one for one in report.explained if one.dictionary == name), None)
         found += [
             prevents,
@@ -164,13 +164,17 @@ def _null(
 
 
 def _explained(room: Room, located: Located, selection: Measured, tried: Tried) -> list[Explained]:
-    """What each dictionary restores of the decision, on selection wordings."""
+    """What dictionaries and the layer's neurons restore of the decision, on selection wordings."""
     pairs = spread(pairs_of(room, located.decision, selection), 2 * room.config.pairs)
     chosen = tried.features
     found = []
     for kind, dictionary in tried.dictionaries.items() if pairs else ():
         own = chosen.candidate.features if chosen and chosen.candidate.kind == kind else ()
         found.append(explain(room.lm, pairs, dictionary, own, tried.sample))
+    if pairs and NEURONS in tried.trials:
+        own = chosen.candidate.features if chosen and chosen.candidate.kind == NEURONS else ()
+        hookpoint = tried.trials[NEURONS].material.hookpoint
+        found.append(explain_neurons(room.lm, pairs, hookpoint, own))
     return found
 
 

@@ -88,18 +88,18 @@ class Explained:
     """How much of the decision's log-odds each part of the twin's activation restores."""
 
     dictionary: str
-    """The dictionary."""
+    """The dictionary, or the hookpoint of a layer's neurons."""
     whole: Estimate
     """The twin's activation put in whole."""
-    code: Estimate
-    """Only what the dictionary says of the difference."""
-    error: Estimate
+    code: Estimate | None = None
+    """Only what the dictionary says of the difference; None for neurons, as in what follows."""
+    error: Estimate | None = None
     """Only what it does not."""
-    chosen: Estimate | None
-    """Only the chosen set's part."""
-    cosine: float
+    chosen: Estimate | None = None
+    """Only the chosen set's part; None where no set of these was chosen."""
+    cosine: float = float("nan")
     """Of the difference with what the dictionary says of it."""
-    fvu: Estimate
+    fvu: Estimate | None = None
     """Variance of the discovery transcripts' activations that the dictionary leaves unexplained."""
 
     def to_json(self) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class Explained:
         return {
             "dictionary": self.dictionary,
             "whole": self.whole.to_json(),
-            "code": self.code.to_json(),
-            "error": self.error.to_json(),
+            "code": self.code.to_json() if self.code else None,
+            "error": self.error.to_json() if self.error else None,
             "chosen": self.chosen.to_json() if self.chosen else None,
             "cosine": finite(self.cosine),
-            "fvu": self.fvu.to_json(),
+            "fvu": self.fvu.to_json() if self.fvu else None,
         }
 
 

@@ -217,16 +217,22 @@ def _null(report: AuditReport) -> list[Section]:
 
 
 def _explained(report: AuditReport) -> Section:
-    heads = ("dictionary", "whole", "its code", "its error", "chosen set", "cosine", "FVU here")
+    heads = (
+        "dictionary or layer",
+        "whole",
+        "its code",
+        "its error",
+        "chosen set",
+        "cosine",
+        "FVU here",
+    )
     rows = [
         (
             one.dictionary,
             str(one.whole),
-            str(one.code),
-            str(one.error),
-            shown(one.chosen),
+            *(shown(part) for part in (one.code, one.error, one.chosen)),
             number(one.cosine),
-            str(one.fvu),
+            shown(one.fvu),
         )
         for one in report.explained
     ]
