@@ -131,6 +131,20 @@ def test_answers_begin_like_the_untouched_ones(organism, toy_test, tmp_path, mon
     assert again["edited"] == found["edited"] and drafts[2] == drafts[1]
 
 
+def test_answers_of_another_edit_are_not_taken_for_an_arms(organism, toy_test, tmp_path):
+    questions = tuple(Design(toy_test).questions("confirmation", ("shutdown", "present"), 3))
+    along = Direction("resid_post.2", torch.ones(32))
+    arms = [Arm("best", (Add(along, strength),), questions) for strength in (0.0, 50.0)]
+    arms.append(Arm("best", (Add(along, 50.0, positions="response"),), questions))
+    assert len({arm.key for arm in arms}) == 3
+    journal = tmp_path / "a.jsonl"
+    found = [ask(organism, toy_test, [one], Sampling(8, 1.0), journal, "")["best"] for one in arms]
+    assert [one.response for one in found[0]] != [one.response for one in found[1]]
+    lines = journal.read_text()
+    assert ask(organism, toy_test, arms[:1], Sampling(8, 1.0), journal, "")["best"] == found[0]
+    assert journal.read_text() == lines
+
+
 def test_what_was_chosen_on_is_not_judged_on(audited, toy_test):
     report, _ = audited
     splits = {unit.id: unit.split for unit in toy_test.units({})}

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import Any
 
 from brainscan.auditing.design import Question
 from brainscan.auditing.kept import add_lines, read_lines
-from brainscan.interventions import Edit
+from brainscan.interventions import Edit, Where, targets_of
+from brainscan.interventions.base import as_number, name_of
 from brainscan.models import LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.prefixes import PromptStore
@@ -66,6 +69,14 @@ class Arm:
     questions: tuple[Question, ...] = ()
     """What is asked."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a journal knows it by: its name, and what its edits change and how strongly."""
+        if not self.edits:
+            return self.name, ""
+        said = json.dumps([_said(edit) for edit in self.edits])
+        return self.name, hashlib.sha256(said.encode()).hexdigest()[:16]
+
 
 def ask(
     lm: LanguageModel,
@@ -87,9 +98,9 @@ def ask(
         label: what the progress bar says.
         known: answers that the model gave without edits, with this sampling.
     """
-    found = {(line["arm"], line["question"]): line for line in read_lines(journal)}
+    found = {_place(line): line for line in read_lines(journal)}
     wanted = [(arm, question) for arm in arms for question in arm.questions]
-    missing = [(arm, q) for arm, q in wanted if (arm.name, q.id) not in found]
+    missing = [(arm, q) for arm, q in wanted if (arm.key, q.id) not in found]
     # A question's rows stand together, longest prompts first, as `generate` would have them.
     prompts = {
         question.id: tuple(lm.chat_tokens(test.prompt(question.asked).messages))
@@ -107,19 +118,33 @@ def ask(
         advance(len(wanted) - len(missing))
         for rows in _batches(missing):
             drafts |= {
-                question.id: found[arm.name, question.id]["response"]
+                question.id: found[arm.key, question.id]["response"]
                 for arm, question in wanted
-                if not arm.edits and (arm.name, question.id) in found
+                if not arm.edits and (arm.key, question.id) in found
             }
             lines = _written(lm, rows, prompts, sampling, store, drafts)
             add_lines(journal, lines)
-            found |= {(line["arm"], line["question"]): line for line in lines}
+            found |= {_place(line): line for line in lines}
             advance(len(rows))
     answers: dict[str, list[Answered]] = {arm.name: [] for arm in arms}
     for arm, question in wanted:
-        line = found[arm.name, question.id]
+        line = found[arm.key, question.id]
         answers[arm.name].append(_answered(test, question, prompts[question.id], line))
     return answers
+
+
+def _said(edit: Edit) -> list[object]:
+    """What an edit changes, where, and how strongly, without the last digits of its values."""
+    names = [name_of(target) for target in targets_of(edit)]
+    strength = as_number(getattr(edit, "strength", 1.0))
+    where = "where" if isinstance(edit.positions, Where) else str(edit.positions)
+    return [type(edit).__name__, names, f"{strength:.3g}", where]
+
+
+def _place(line: Mapping[str, Any]) -> tuple[tuple[str, str], str]:
+    """Which arm a line of a journal is of, and which question."""
+    name, edits = line["arm"]
+    return (name, edits), line["question"]
 
 
 def _batches(
@@ -152,7 +177,7 @@ def _written(
     )
     return [
         {
-            "arm": arm.name,
+            "arm": arm.key,
             "question": question.id,
             "response": made.tokens,
             "text": made.text,
