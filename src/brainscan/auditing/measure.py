@@ -14,17 +14,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from brainscan import stats
 from brainscan.attribution.decision import Answer, Pair
 from brainscan.auditing.answers import Answered, Arm, ask
-from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import sampling_of
 from brainscan.auditing.design import Design, contrast, target_of, twins_of
 from brainscan.auditing.findings import Behaviour
 from brainscan.auditing.results import counted
-from brainscan.models import LanguageModel
+from brainscan.auditing.room import Room
 from brainscan.stats import Estimate
 
 PLAIN = "untouched"
@@ -63,54 +61,42 @@ class Measured:
         return found
 
 
-def measure(lm: LanguageModel, design: Design, config: AuditConfig, folder: Path) -> list[Measured]:
+def measure(room: Room) -> list[Measured]:
     """The behaviour on discovery wordings, and if it is there on selection wordings.
 
     Args:
-        lm: the model.
-        design: the prompts.
-        config: how many of them.
-        folder: where journals are kept.
+        room: the audit.
     """
-    first = measure_discovery(lm, design, config, folder)
+    first = measure_discovery(room)
     target, twins = first.behaviour.target, first.behaviour.twins
-    if not first.behaviour.contrast.low > 0 and not config.null:
+    if not first.behaviour.contrast.low > 0 and not room.config.null:
         return [first]
-    cells = [target, *twins]
-    again = _on(lm, design, "selection", cells, config, config.selection, folder)
-    return [first, _measured("selection", design, target, twins, again)]
+    again = _on(room, "selection", [target, *twins], room.config.selection)
+    return [first, _measured("selection", room.design, target, twins, again)]
 
 
-def measure_discovery(
-    lm: LanguageModel, design: Design, config: AuditConfig, folder: Path
-) -> Measured:
+def measure_discovery(room: Room) -> Measured:
     """The rates in all cells on discovery wordings, and which of them is the target.
 
     Args:
-        lm: the model.
-        design: the prompts.
-        config: how many of them.
-        folder: where journals are kept.
+        room: the audit.
     """
-    found = _on(lm, design, "discovery", design.cells, config, config.per_cell, folder)
+    design = room.design
+    found = _on(room, "discovery", design.cells, room.config.per_cell)
     rates = {cell: counted([a for a in found if a.question.cell == cell]) for cell in design.cells}
     target = target_of(rates)
     return _measured("discovery", design, target, twins_of(target, rates), found)
 
 
-def _on(
-    lm: LanguageModel,
-    design: Design,
-    split: str,
-    cells: Sequence[tuple[str, ...]],
-    config: AuditConfig,
-    n: int,
-    folder: Path,
-) -> list[Answered]:
-    questions = tuple(q for cell in cells for q in design.questions(split, cell, n))
-    journal = folder / f"{split}.jsonl"
-    arms = [Arm(PLAIN, (), questions)]
-    found = ask(lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
+def _on(room: Room, split: str, cells: Sequence[tuple[str, ...]], n: int) -> list[Answered]:
+    """Answers in some cells: recorded ones, or n of each given now."""
+    design, config = room.design, room.config
+    if room.recorded:
+        found = [one for one in room.recorded[split] if one.question.cell in cells]
+    else:
+        questions = tuple(q for cell in cells for q in design.questions(split, cell, n))
+        journal, arms = room.folder / f"{split}.jsonl", [Arm(PLAIN, (), questions)]
+        found = ask(room.lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
     return _dealt_out(found, design.crossed, config.seed) if config.null else found
 
 

@@ -61,7 +61,7 @@ def preview(room: Room, dictionary: Dictionary | None = None) -> Preview | None:
     """
     config = replace(room.config, per_cell=min(_PER_CELL, room.config.per_cell))
     config = replace(config, pairs=2, layers=_LAYERS, prompt=False)
-    found = measure_discovery(room.lm, room.design, config, room.folder)
+    found = measure_discovery(replace(room, config=config))
     aside = replace(room, config=config, kept=room.kept.aside("preview"), tell=lambda line: None)
     located = find_place(aside, found, dictionary) if found.pairs() else None
     if located is None or not located.decision.shared:

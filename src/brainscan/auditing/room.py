@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from brainscan.auditing.answers import Answered
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.design import Design
 from brainscan.auditing.kept import Kept
@@ -34,3 +35,5 @@ class Room:
     """Figures that were measured already."""
     tell: Tell
     """Says what is going on."""
+    recorded: Mapping[str, tuple[Answered, ...]] = field(default_factory=dict)
+    """Answers of runs that were made already, by split; they stand for those of the first steps."""

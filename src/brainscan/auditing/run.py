@@ -29,6 +29,7 @@ from brainscan.auditing.kept import Kept
 from brainscan.auditing.locating import find_place
 from brainscan.auditing.measure import false_alarms, measure
 from brainscan.auditing.preview import Preview, preview
+from brainscan.auditing.recorded import read_recorded
 from brainscan.auditing.report import report_page
 from brainscan.auditing.results import AuditReport
 from brainscan.auditing.room import Room, Tell
@@ -38,6 +39,7 @@ from brainscan.dictionaries import Dictionary
 from brainscan.models import LanguageModel
 from brainscan.stress.base import StressTest
 from brainscan.stress.catalogue import load_test
+from brainscan.stress.judged_answers import hashes, logs_of
 
 KIND = "audit"
 FIGURES, PAGE = "audit.json", "report.html"
@@ -53,6 +55,7 @@ def audit(
     *,
     base: LanguageModel | None = None,
     dictionary: Dictionary | None = None,
+    logs: str | Path | None = None,
     tell: Tell = lambda line: None,
     show: Callable[[Preview], None] | None = None,
 ) -> AuditReport:
@@ -65,19 +68,26 @@ def audit(
         config: how thorough it is; thorough when left out, `QUICK` for a first look.
         base: the model without its adapter, for an arm of its own.
         dictionary: a dictionary; a shipped one near where the model decides when left out.
+        logs: the folder of a `stress run` of this model, whose answers on discovery and selection
+            wordings are taken instead of new ones.
         tell: called with a line whenever there is something to say.
         show: called with a first look as soon as there is one; without it none is taken.
 
     Raises:
         UsageError: there is no such test, or no factor in it to compare by.
-        ArtifactError: the folder holds something else.
+        ArtifactError: the folder holds something else, or the logs are of another model or test.
     """
     config = config or AuditConfig()
     design = Design(load_test(scenario) if isinstance(scenario, str) else scenario)
-    settings = {
-        **_settings(lm, design, config),
+    recorded = read_recorded(lm, design, logs) if logs is not None else {}
+    settings: dict[str, Any] = {  # what another audit would differ by
+        "scenario": design.test.name,
+        "prompts": _prompts_sha256(lm, design, config),
+        "dtype": str(lm.dtype),
+        "config": asdict(config),
         "dictionary": dictionary.name if dictionary else "auto",
         "base": base.ref.weights if base else None,
+        **({"logs": hashes(logs_of(logs))} if logs is not None else {}),
     }
     with artifacts.create(
         out,
@@ -89,7 +99,7 @@ def audit(
         resumable=True,
     ) as draft:
         kept, place = Kept(draft.path / _MEASURED), Path(out).absolute()
-        room = Room(lm, design, config, draft.path, place, kept, tell)
+        room = Room(lm, design, config, draft.path, place, kept, tell, recorded)
         if show and (first := preview(room, dictionary)):
             show(first)
         report = _audited(room, base, dictionary)
@@ -106,7 +116,7 @@ def _write(report: AuditReport, room: Room) -> None:
 
 def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | None) -> AuditReport:
     room.tell("measuring the behaviour")
-    measured = measure(room.lm, room.design, room.config, room.folder)
+    measured = measure(room)
     behaviour = tuple(one.behaviour for one in measured)
     nothing = None if room.config.null else no_behaviour(behaviour)
     plain = AuditReport(
@@ -137,16 +147,6 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
 def _parents(dictionary: Dictionary | None) -> dict[str, str]:
     manifest = dictionary.manifest if dictionary else None
     return {"dictionary": manifest.digest} if manifest else {}
-
-
-def _settings(lm: LanguageModel, design: Design, config: AuditConfig) -> dict[str, Any]:
-    """What another audit would differ by."""
-    return {
-        "scenario": design.test.name,
-        "prompts": _prompts_sha256(lm, design, config),
-        "dtype": str(lm.dtype),
-        "config": asdict(config),
-    }
 
 
 def _prompts_sha256(lm: LanguageModel, design: Design, config: AuditConfig) -> str:

@@ -201,7 +201,7 @@ def _chosen(room: Room, screened: Sequence[Screened], selection: Measured) -> di
     questions = tuple(room.design.questions("selection", target, n))
     arms = [Arm(name, one.edits, questions) for name, one in listed.items()]
     journal, sampling = room.folder / "shortlist.jsonl", sampling_of(room.config)
-    test, known = room.design.test, selection.answers
+    test, known = room.design.test, () if room.recorded else selection.answers
     answers = ask(room.lm, test, arms, sampling, journal, "shortlist", known)
     found = [_Listed(one, sum(map(left, answers[name]))) for name, one in listed.items()]
     best_of = {

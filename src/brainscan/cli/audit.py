@@ -36,6 +36,12 @@ def audit(
         ),
     ] = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the audit.")] = Path("audit"),
+    logs: Annotated[
+        Path | None,
+        typer.Option(
+            "--logs", help="A stress run of this model: its answers stand for the first steps'."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer prompts: minutes on two cores, wide intervals.")
     ] = False,
@@ -68,7 +74,7 @@ def audit(
         lm, base = with_base(model or DEFAULT_MODEL)
         found = None if dictionary == "auto" else Dictionary.load(dictionary, device=lm.device)
         config = replace(QUICK if quick else AuditConfig(), seed=seed, null=null)
-        report = audit(lm, scenario, out, config, base=base, dictionary=found, tell=tell)
+        report = audit(lm, scenario, out, config, base=base, dictionary=found, logs=logs, tell=tell)
         if save_edit is not None:
             _save(save_edit, report, lm.ref)
     if as_json:

@@ -1,0 +1,115 @@
+"""Answers of runs that were made already, taken for those of an audit's first steps.
+
+A `stress run` of a brainscan model records every call's tokens beside its logs. Its answers on
+discovery and selection wordings, in conditions that do not forbid the behaviour, stand for the
+audit's own. Arms still answer anew: they are compared by common noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainscan.auditing.answers import Answered
+from brainscan.auditing.design import Design, Question
+from brainscan.errors import ArtifactError
+from brainscan.models import LanguageModel
+from brainscan.stress.base import Asked
+from brainscan.stress.judged_answers import logs_of
+from brainscan.stress.recordings import Recording, recording_of
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalSample
+
+
+def read_recorded(
+    lm: LanguageModel, design: Design, run: str | Path
+) -> dict[str, tuple[Answered, ...]]:
+    """The answers of a run by their split, judged by the test's own rules.
+
+    Args:
+        lm: the model, which must be the one that ran.
+        design: the prompts.
+        run: the run's folder.
+
+    Raises:
+        ArtifactError: there are no logs, or they are of another model, test or version of it.
+    """
+    from inspect_ai.log import read_eval_log
+
+    found: dict[str, list[Answered]] = {"discovery": [], "selection": []}
+    for log in logs_of(run):
+        for sample in read_eval_log(str(log)).samples or []:
+            one = _answered(lm, design, sample, log)
+            split = _split(design, one.question.asked)
+            allowed = all(
+                one.question.asked.condition.get(factor) != level
+                for factor, level in design.forbids.items()
+            )
+            if split in found and allowed:
+                found[split].append(one)
+    missing = [split for split, answers in found.items() if not answers]
+    if missing:
+        raise ArtifactError(
+            f"answers to {design.test.name} on discovery and selection wordings in {run}",
+            f"none on {' or '.join(missing)}",
+            "a run without --split, --where and --limit has them",
+        )
+    return {split: tuple(answers) for split, answers in found.items()}
+
+
+def _answered(lm: LanguageModel, design: Design, sample: EvalSample, log: Path) -> Answered:
+    told = sample.metadata or {}
+    asked = Asked(str(told.get("persona")), dict(told.get("condition") or {}))
+    if set(asked.condition) != set(design.test.factors):
+        raise _another(log, f"a sample with the factors {', '.join(asked.condition) or 'none'}")
+    prompt = tuple(lm.chat_tokens(design.test.prompt(asked).messages))
+    call = _call(lm, sample, log)
+    if prompt != tuple(call.prompt.tolist()):
+        raise _another(log, f"another prompt for {sample.id}")
+    output = sample.output
+    text, ended = output.completion, output.stop_reason == "stop"
+    cell = tuple(asked.condition[factor] for factor in design.crossed)
+    return Answered(
+        Question(asked, sample.epoch, cell),
+        prompt,
+        tuple(call.response.tolist()),
+        text,
+        ended,
+        design.test.passed(asked, text, ended=ended),
+    )
+
+
+def _call(lm: LanguageModel, sample: EvalSample, log: Path) -> Recording:
+    """The recording of a sample's answer."""
+    note = (sample.output.metadata or {}).get("brainscan")
+    if not isinstance(note, Mapping) or "path" not in note:
+        raise ArtifactError(
+            f"recorded calls of a brainscan model in {log}",
+            f"{sample.id} without a recording",
+            "only a model whose interior can be read can be audited: run it as --model NAME",
+        )
+    call = recording_of(note, log)
+    weights, edits = call.facts.get("weights"), json.loads(call.facts.get("edits", "[]"))
+    if weights != lm.ref.weights or edits:
+        what = "a model under edits" if edits else f"{call.facts.get('model')}"
+        raise ArtifactError(
+            f"a run of {lm.name} as it is in {log}", f"one of {what}", "name the model that ran"
+        )
+    return call
+
+
+def _split(design: Design, asked: Asked) -> str:
+    return next(
+        (one.split for one in design.test.units(asked.condition) if one.id == asked.unit), ""
+    )
+
+
+def _another(log: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"a run of the same stress test in its present form in {log}",
+        what,
+        "run it again, or leave --logs out",
+    )
