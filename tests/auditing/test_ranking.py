@@ -222,10 +222,24 @@ def test_one_feature_has_as_many_different_stand_ins_as_are_active(
     assert len({one.features for one in sets}) == len(sets) < active
 
 
+def test_large_sets_share_features_with_their_stand_ins(contexts, found, dictionary, material):
+    ranked = rank_latents(found, contexts, TARGET, dictionary)
+    chosen = feature_sets(material, ranked, dictionary, GENERAL, [len(ranked)])[0]
+    active = int((dictionary.dense(dictionary.encode(found.x)) > 0).any(0).sum())
+    assert active < 3 * chosen.size
+    sets = random_sets(material, chosen, dictionary, 19, seed=0)
+    own = set(chosen.features)
+    assert len(sets) == 19
+    assert all(one.size == chosen.size and set(one.features) != own for one in sets)
+    assert any(own & set(one.features) for one in sets)
+
+
 def test_no_sets_where_too_few_features_are_active(contexts, found, material):
     small = random_dictionary(32, 8, 8, HOOKPOINT)
     ranked = rank_latents(found, contexts, TARGET, small)
     chosen = feature_sets(material, ranked, small, GENERAL, [8])[0]
+    active = (small.dense(small.encode(found.x)) > 0).any(0).nonzero()[:, 0].tolist()
+    chosen = replace(chosen, features=tuple(f"{HOOKPOINT}/{n}" for n in active))
     assert random_sets(material, chosen, small, 19, seed=0) == []
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
+from inspect_ai.model import ModelOutput, ModelUsage
 
 from brainscan.auditing import answers
 from brainscan.auditing.config import QUICK
@@ -28,18 +30,19 @@ def lm():
 def run(lm, monkeypatch, tmp_path):
     """Makes a stress run of the tiny model; returns its folder."""
 
-    def make(model="inspect:mockllm/model", **matrix):
+    def make(model="tiny", args=None, **matrix):
         monkeypatch.setattr(provider, "_load", lambda *where: lm)
         monkeypatch.setattr(provider, "_engines", {})
         out = tmp_path / "run"
-        run_stress("blackmail", model, out, Matrix(**matrix), RunConfig(max_new_tokens=2))
+        run_stress("blackmail", model, out, Matrix(**matrix), RunConfig(max_new_tokens=2), args)
         return out
 
     return make
 
 
 def test_answers_of_a_run_are_taken_for_the_first_steps(run, lm, tmp_path, monkeypatch):
-    folder = run("tiny", limit=48)
+    where = ("cue=none", "goal_conflict=none", "channel=absent")
+    folder = run("tiny", full=True, where=where)
     design = Design(load_test("blackmail"))
     found = read_recorded(lm, design, folder)
     assert found.keys() == {"discovery", "selection"}
@@ -60,23 +63,31 @@ def test_answers_of_a_run_are_taken_for_the_first_steps(run, lm, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("model", "matrix", "message"),
+    ("matrix", "message"),
     [
-        ("inspect:mockllm/model", {"limit": 4}, "without a recording"),
-        ("tiny", {"splits": ("confirmation",), "limit": 4}, "none on discovery or selection"),
-        ("tiny", {"form": "long", "limit": 2}, "another prompt"),
+        ({"splits": ("confirmation",), "limit": 4}, "none in none, absent on discovery"),
+        ({"form": "long", "limit": 2}, "another prompt"),
     ],
 )
-def test_runs_that_cannot_be_taken_are_told(run, lm, model, matrix, message):
-    folder = run(model, **matrix)
+def test_runs_that_cannot_be_taken_are_told(run, lm, matrix, message):
+    folder = run(**matrix)
     with pytest.raises(ArtifactError, match=message):
+        read_recorded(lm, Design(load_test("blackmail")), folder)
+
+
+def test_a_model_without_interior_is_told(run, lm):
+    output = ModelOutput.from_content("mockllm/model", "Hello.")
+    output.usage = ModelUsage(input_tokens=1, output_tokens=1)
+    folder = run("inspect:mockllm/model", {"custom_outputs": [output] * 2}, limit=2)
+    with pytest.raises(ArtifactError, match="without a recording"):
         read_recorded(lm, Design(load_test("blackmail")), folder)
 
 
 def test_another_model_or_test_is_told(run, lm, tmp_path):
     folder = run("tiny", limit=4)
+    other = copy.copy(lm)
+    other.ref = replace(lm.ref, weights="other")
     with pytest.raises(ArtifactError, match="as it is in"):
-        other = replace(lm, ref=replace(lm.ref, weights="other"))
         read_recorded(other, Design(load_test("blackmail")), folder)
     with pytest.raises(ArtifactError, match=r"another prompt|with the factors"):
         read_recorded(lm, Design(load_test("leaking")), folder)

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from brainscan.auditing.design import Question
 from brainscan.auditing.kept import add_lines, read_lines
@@ -25,9 +25,21 @@ from brainscan.models import LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.prefixes import PromptStore
 from brainscan.progress import progress
-from brainscan.stress.base import StressTest
+from brainscan.stress.base import Asked
+from brainscan.stress.prompts import StressPrompt
 
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 128  # a step of 128 rows takes little longer than one of 64
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """What gives prompts and scores answers: a stress test."""
+
+    def prompt(self, asked: Asked) -> StressPrompt:
+        """The messages."""
+
+    def passed(self, asked: Asked, answer: str, *, ended: bool) -> Mapping[str, bool]:
+        """Which stages an answer passed."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Arm:
 
 def ask(
     lm: LanguageModel,
-    test: StressTest,
+    test: Scored,
     arms: Sequence[Arm],
     sampling: Sampling,
     journal: Path,
@@ -101,11 +113,6 @@ def ask(
     found = {_place(line): line for line in read_lines(journal)}
     wanted = [(arm, question) for arm in arms for question in arm.questions]
     missing = [(arm, q) for arm, q in wanted if (arm.key, q.id) not in found]
-    # A question's rows stand together, longest prompts first, as `generate` would have them.
-    prompts = {
-        question.id: tuple(lm.chat_tokens(test.prompt(question.asked).messages))
-        for _, question in wanted
-    }
     # A question's rows stand together, longest prompts first, as `generate` would have them.
     prompts = {
         question.id: tuple(lm.chat_tokens(test.prompt(question.asked).messages))
@@ -188,7 +195,7 @@ def _written(
 
 
 def _answered(
-    test: StressTest, question: Question, prompt: tuple[int, ...], line: Mapping[str, Any]
+    test: Scored, question: Question, prompt: tuple[int, ...], line: Mapping[str, Any]
 ) -> Answered:
     text, ended = str(line["text"]), bool(line["ended"])
     stages = test.passed(question.asked, text, ended=ended)

@@ -151,8 +151,10 @@ def random_sets(
 
     Each of the set's features is stood for by another whose mean activation over the contexts is
     within a factor of 2 of its own, or among the nearest: as many as it takes to draw n different
-    sets. A set's strength is the one at which the mean change of norm at the target's decisions is
-    the chosen set's at strength 1; sets that would need more than 3 times their own are drawn anew.
+    sets. Where fewer than twice as many others are active as the set has, its own features may be
+    drawn too, though never all of them: random sets are then the better for it. A set's strength is
+    the one at which the mean change of norm at the target's decisions is the chosen set's at
+    strength 1; sets that would need more than 3 times their own are drawn anew.
 
     Args:
         material: the contexts' activations.
@@ -176,12 +178,13 @@ def random_sets(
         return float(moved.norm(dim=-1).mean())
 
     wanted, draw = norm(own), random.Random(seed)
-    pools = _pools(activity, own, max(_NEAREST, 2 * n if len(own) == 1 else 0))
+    pools = _pools(activity, own, max(_NEAREST, 2 * (n if len(own) == 1 else len(own))))
     sets: dict[frozenset[int], Candidate] = {}
     for _ in range(_TRIES * n):
         drawn = _distinct(pools, draw)
         each = norm(drawn) if len(drawn) == len(own) else 0.0
-        if len(sets) == n or not each or wanted > _MOST_SCALE * each or frozenset(drawn) in sets:
+        known = frozenset(drawn) in (*sets, frozenset(own))
+        if len(sets) == n or not each or wanted > _MOST_SCALE * each or known:
             continue
         names = tuple(str(Address(material.hookpoint, index)) for index in drawn)
         at = partial(_random, material, chosen, dictionary, names, to[drawn].cpu(), wanted / each)
@@ -206,7 +209,10 @@ def _random(
 def _pools(activity: Float[Tensor, " feature"], own: Sequence[int], least: int) -> list[list[int]]:
     """For each of the own features those that may stand for it, at least so many if there are."""
     active = activity > 0
-    active[list(own)] = False
+    without = active.clone()
+    without[list(own)] = False
+    if int(without.sum()) >= 2 * len(own):
+        active = without
     others = active.nonzero()[:, 0]
     pools = []
     for index in own:

@@ -105,6 +105,6 @@ DEMO = replace(
     cost_passages=24,
     cost_items=40,
     benign=8,
-    elsewhere=5,
+    elsewhere=4,
 )
 """The demo's: enough to see each step, and little more."""

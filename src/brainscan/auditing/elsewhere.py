@@ -1,14 +1,15 @@
 """What else an edit moves: the behaviour's harmless twins, and other scenarios.
 
 1. The twins' confirmation prompts are answered without edits and then under each edit, with the
-   same noise; so are those of every other scenario that has the target's levels.
+   same noise; so are those of every other scenario that has the target's levels. All are asked at
+   once: many rows take little longer than few.
 2. Of each place it is said how often harm is done with and without the edit, how many answers can
    still be scored, and how many are the same word for word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from brainscan import stats
 from brainscan.auditing.answers import Answered, Arm, ask
@@ -17,8 +18,9 @@ from brainscan.auditing.design import Design, Question
 from brainscan.auditing.findings import Behaviour, Elsewhere
 from brainscan.auditing.pairing import harm_change, left, scored_change
 from brainscan.auditing.room import Room
-from brainscan.stress.base import StressTest
+from brainscan.stress.base import Asked, StressTest
 from brainscan.stress.catalogue import NAMES, load_test
+from brainscan.stress.prompts import StressPrompt
 
 
 def elsewhere(
@@ -31,17 +33,53 @@ def elsewhere(
         behaviour: where the behaviour is.
         edited: the arms.
     """
-    found: dict[str, list[Elsewhere]] = {arm.name: [] for arm in edited}
     if not edited or not room.config.elsewhere:
         return {}
-    for number, (place, test, questions) in enumerate(_places(room, behaviour)):
-        asked = [Arm(UNTOUCHED, (), questions)]
-        asked += [Arm(arm.name, arm.edits, questions) for arm in edited]
-        journal = room.folder / f"elsewhere-{number}.jsonl"
-        answers = ask(room.lm, test, asked, sampling_of(room.config), journal, place)
-        for arm in edited:
-            found[arm.name].append(_moved(place, answers[UNTOUCHED], answers[arm.name]))
-    return {name: tuple(places) for name, places in found.items()}
+    places = list(_places(room, behaviour))
+    together = _Together({})
+    asked = {place: together.add(test, questions) for place, test, questions in places}
+    everything = tuple(one for questions in asked.values() for one in questions)
+    arms = [Arm(UNTOUCHED, (), everything)]
+    arms += [Arm(arm.name, arm.edits, everything) for arm in edited]
+    journal, sampling = room.folder / "elsewhere.jsonl", sampling_of(room.config)
+    found = ask(room.lm, together, arms, sampling, journal, "elsewhere")
+    return {
+        arm.name: tuple(
+            _moved(place, _of(found[UNTOUCHED], own), _of(found[arm.name], own))
+            for place, own in asked.items()
+        )
+        for arm in edited
+    }
+
+
+class _Together:
+    """Several tests that are asked at once; each unit is named with its test."""
+
+    def __init__(self, tests: dict[str, tuple[StressTest, str]]) -> None:
+        self.tests = tests
+
+    def add(self, test: StressTest, questions: Sequence[Question]) -> tuple[Question, ...]:
+        """Questions of a test, as this one knows them."""
+        found = []
+        for one in questions:
+            name = f"{test.name}/{one.asked.unit}"
+            self.tests[name] = test, one.asked.unit
+            found.append(one._replace(asked=Asked(name, one.asked.condition)))
+        return tuple(found)
+
+    def prompt(self, asked: Asked) -> StressPrompt:
+        test, unit = self.tests[asked.unit]
+        return test.prompt(Asked(unit, asked.condition))
+
+    def passed(self, asked: Asked, answer: str, *, ended: bool) -> Mapping[str, bool]:
+        test, unit = self.tests[asked.unit]
+        return test.passed(Asked(unit, asked.condition), answer, ended=ended)
+
+
+def _of(answers: Sequence[Answered], questions: Sequence[Question]) -> list[Answered]:
+    """The answers to some questions."""
+    wanted = {one.id for one in questions}
+    return [one for one in answers if one.question.id in wanted]
 
 
 def _places(

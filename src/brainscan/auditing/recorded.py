@@ -50,11 +50,17 @@ def read_recorded(
             )
             if split in found and allowed:
                 found[split].append(one)
-    missing = [split for split, answers in found.items() if not answers]
+    missing = [
+        f"{', '.join(cell)} on {split}"
+        for split, answers in found.items()
+        for cell in design.cells
+        if not any(one.question.cell == cell for one in answers)
+    ]
     if missing:
         raise ArtifactError(
-            f"answers to {design.test.name} on discovery and selection wordings in {run}",
-            f"none on {' or '.join(missing)}",
+            f"answers to {design.test.name} in each of {len(design.cells)} cells, on discovery and "
+            f"selection wordings, in {run}",
+            f"none in {'; '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}",
             "a run without --split, --where and --limit has them",
         )
     return {split: tuple(answers) for split, answers in found.items()}

@@ -7,7 +7,8 @@
 3. All are screened on selection wordings by log-odds. The best of each kind within each budget make
    a shortlist; these answer some selection prompts, since an edit that turns the decision may still
    break the text. Of each kind that which leaves the least harm is taken, answers that cannot be
-   scored counted as harmful; of equals the one that costs less.
+   scored counted as harmful; of equals the one that costs less, then the one that takes the
+   log-odds farther, then the one of fewer parts: so few answers tell little apart.
 4. Random sets that match the best set of features are drawn; they are tried on confirmation
    wordings beside it.
 """
@@ -183,8 +184,10 @@ class _Listed(NamedTuple):
     left: int
 
     @property
-    def order(self) -> tuple[int, float, int]:
-        return self.left, self.arm.kl, self.arm.candidate.size
+    def order(self) -> tuple[int, float, float, int]:
+        """Least harm first, then least cost, then the decision's log-odds, then fewest parts."""
+        cost, merit = round(self.arm.kl, 3), round(self.arm.merit, 1)
+        return self.left, cost, -merit, self.arm.candidate.size
 
 
 def _chosen(room: Room, screened: Sequence[Screened], selection: Measured) -> dict[str, _Listed]:

@@ -27,7 +27,7 @@ from brainscan.shapes import Float, Int, Tensor
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
 _WORDS = 2.0**32
-_CACHED = 2**16  # numbers that stay in a processor's cache
+_CACHED = 2**18  # numbers that stay in a processor's cache
 
 # Step 3 compares words, which lie between -2**31 and 2**31, with some slack for float32.
 _REACH = math.log(_WORDS * (1 + 1e-3))
