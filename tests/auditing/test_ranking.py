@@ -11,6 +11,7 @@ from brainscan.attribution import Context, dense_directions, log_odds, rank_late
 from brainscan.attribution.decision import _read
 from brainscan.attribution.directions import auroc, interaction
 from brainscan.attribution.location import locate, residuals
+from brainscan.attribution.predictors import WORDS, predictors
 from brainscan.attribution.ranking import gradients, is_target, rank_neurons, rank_outputs
 from brainscan.auditing.arms import (
     ANSWER,
@@ -96,9 +97,28 @@ def test_directions_separate(organism, contexts, found):
     dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
     by_kind = {one.kind: one for one in dense}
     assert len(by_kind) == 5
-    assert by_kind["logistic probe"].separates == 1
     first = by_kind["difference of means"]
     assert first.harmful > first.harmless
+
+
+def test_predictors_are_judged_where_they_were_not_made(organism, contexts, found):
+    units = sorted({one.unit for one in contexts})
+    first = torch.tensor([units.index(one.unit) % 2 == 0 for one in contexts])
+    made, other = (
+        [one for one, own in zip(contexts, kept.tolist(), strict=True) if own]
+        for kept in (first, ~first)
+    )
+    dense = dense_directions(organism, HOOKPOINT, found.x[first], made, TARGET)
+    judged = {
+        one.kind: one.separates for one in predictors(dense, made, other, found.x[~first], TARGET)
+    }
+    assert set(judged) == {one.kind for one in dense} | {WORDS}
+    assert judged["logistic probe"].value > 0.9
+    assert judged[WORDS].value > 0.9  # a prompt says by its letters whether harm is due
+    assert judged[WORDS].n == len(units) // 2
+    noise = torch.randn(len(other), 32, generator=torch.Generator().manual_seed(0))
+    blind = predictors(dense, made, other, noise, TARGET)
+    assert all(abs(one.separates.value - 0.5) < 0.35 for one in blind if one.kind != WORDS)
 
 
 def test_detector_fires_at_harmful_decisions_alone(organism, contexts, found, material):

@@ -50,8 +50,6 @@ class Dense:
     """The mean component of harmful activations along its unit vector."""
     harmless: float
     """The mean component of harmless ones."""
-    separates: float
-    """The share of pairs of a harmful and a harmless activation that it orders rightly (AUROC)."""
 
 
 def dense_directions(
@@ -75,7 +73,7 @@ def dense_directions(
     made = {
         "difference of means": x[harm].mean(0) - x[~harm].mean(0),
         "difference in differences": interaction(x, contexts, target),
-        "logistic probe": _logistic(x, harm),
+        "logistic probe": logistic(x, harm),
         "first principal component": _principal(x),
         "output direction": _output(lm, contexts) if x.shape[1] == lm.d_model else None,
     }
@@ -98,7 +96,7 @@ def detector(
     """
     x = torch.cat([decided, others]).float()
     harm = torch.arange(len(x)) < len(decided)
-    vector = _logistic(x, harm)
+    vector = logistic(x, harm)
     if vector is None:
         vector = decided.float().mean(0)
     unit = F.normalize(vector, dim=0)
@@ -158,11 +156,18 @@ def _dense(
         Direction(hookpoint, vector.detach(), name=kind),
         float(components[harm].mean()),
         float(components[~harm].mean()),
-        max(auroc(components, harm), auroc(-components, harm)),
     )
 
 
-def _logistic(x: Float[Tensor, "context d"], harm: Bool[Tensor, " context"]) -> Tensor | None:
+def logistic(
+    x: Float[Tensor, "context d"], harm: Bool[Tensor, " context"]
+) -> Float[Tensor, " d"] | None:
+    """The weights of a logistic regression with an L2 penalty, both classes as heavy.
+
+    Args:
+        x: a vector for each context; the penalty is on what is standardised.
+        harm: which contexts are harmful; None comes back where all are alike.
+    """
     if not harm.any() or harm.all():
         return None
     spread = x.std(0).clamp_min(1e-6)

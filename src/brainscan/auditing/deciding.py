@@ -79,7 +79,7 @@ def decide(
         words=located.words,
         location=located.location,
         hookpoint=located.hookpoint,
-        dense=tried.dense,
+        predictors=tried.predictors,
         screened=tried.screened,
         null=null,
         arms=tuple(costed),

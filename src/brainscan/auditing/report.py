@@ -236,16 +236,12 @@ def _explained(report: AuditReport) -> Section:
         )
         for one in report.explained
     ]
-    directions = [
-        (one.kind, number(one.separates), number(one.harmful), number(one.harmless))
-        for one in report.dense
-    ]
+    directions = [(one.kind, str(one.separates)) for one in report.predictors]
     lead = (
         "The twin's activation at the decision, put in by parts, on selection wordings: the share "
         "of the log-odds that each restores. What the error restores is not explained by features. "
-        "FVU is on the discovery transcripts, on which the extension was trained. The directions' "
-        "figures are of the discovery contexts that made them: no estimates of anything else. So "
-        "are those of the parts, whose effect is to first order."
+        "FVU is on the discovery transcripts, on which the extension was trained. The parts' "
+        "effects are to first order, and of the discovery contexts: no estimates of anything else."
     )
     parts = [
         (
@@ -259,7 +255,7 @@ def _explained(report: AuditReport) -> Section:
         [
             table(heads, rows),
             table(("what writes it", "effect on the log-odds", "interaction"), parts),
-            table(("direction", "AUROC on discovery", "harmful", "harmless"), directions),
+            table(("what tells them apart", "AUROC within wordings, on selection"), directions),
         ]
     )
     return Section("What is explained, and what is not", body, lead)

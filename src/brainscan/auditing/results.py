@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from brainscan import stats
-from brainscan.attribution import Decision, Dense, Location, Ranked
+from brainscan.attribution import Decision, Location, Ranked
+from brainscan.attribution.predictors import Predictor
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.arms import Candidate
 from brainscan.auditing.config import AuditConfig
@@ -167,8 +168,8 @@ class AuditReport:
     """Where in the model."""
     hookpoint: str = ""
     """Where arms edit."""
-    dense: tuple[Dense, ...] = ()
-    """Directions, and how well each separates."""
+    predictors: tuple[Predictor, ...] = ()
+    """Directions and the prompt's words, and how well each separates on selection wordings."""
     screened: tuple[Screened, ...] = ()
     """The screened arms."""
     null: Null | None = None
@@ -207,7 +208,7 @@ class AuditReport:
             "features": [feature.to_json() for feature in self.features],
             "unexplained": {one.dictionary: one.to_json() for one in self.explained},
             "directions": [
-                {"kind": one.kind, "auroc": finite(one.separates)} for one in self.dense
+                {"kind": one.kind, "auroc": one.separates.to_json()} for one in self.predictors
             ],
             "outputs": [asdict(one) for one in self.outputs],
             "screened": [one.to_json() for one in self.screened],

@@ -26,7 +26,6 @@ from brainscan.artifacts import read_manifest
 from brainscan.artifacts.manifest import MANIFEST
 from brainscan.attribution import (
     Context,
-    Dense,
     Ranked,
     dense_directions,
     rank_latents,
@@ -34,6 +33,7 @@ from brainscan.attribution import (
     rank_outputs,
     replay_of,
 )
+from brainscan.attribution.predictors import Predictor, predictors
 from brainscan.attribution.ranking import gradients, gradients_of
 from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.arms import (
@@ -73,8 +73,6 @@ _FEATURES = (GENERAL, EXTENDED, NEURONS)
 class Tried:
     """What ranking and screening found."""
 
-    dense: tuple[Dense, ...]
-    """Directions."""
     dictionaries: dict[str, Dictionary]
     """The dictionary and its extension, by the kind of arms made of them."""
     ranked: dict[str, list[Ranked]]
@@ -91,6 +89,8 @@ class Tried:
     """Random sets that match the best features."""
     trials: dict[str, Trial]
     """What features of each kind are made of and tried on."""
+    predictors: tuple[Predictor, ...]
+    """Directions and the prompt's words, as predictors on selection wordings."""
     outputs: tuple[Ranked, ...]
     """What each layer's attention and MLP write."""
     sample: TranscriptActivations
@@ -129,6 +129,7 @@ def try_arms(
     bench = bench_of(room, trial, hookpoint, target)
     screened = _screened(room, bench, arms)
     trials = dict.fromkeys(dictionaries, Trial(material, bench))
+    seen = replay_of(room.lm, trial, hookpoint).activations[:, -1]
     near = _neurons(room, located, contexts, trial, target)
     if near is not None:
         trials[NEURONS], ranked[NEURONS], own = near
@@ -136,7 +137,6 @@ def try_arms(
     chosen = _chosen(room, screened, selection)
     features = _least(chosen[kind] for kind in _FEATURES if kind in chosen)
     return Tried(
-        dense=tuple(dense),
         dictionaries=dictionaries,
         ranked=ranked,
         screened=tuple(screened),
@@ -145,6 +145,7 @@ def try_arms(
         simpler=chosen[DENSE].arm if DENSE in chosen else None,
         random=tuple(_random(room, features, trials, dictionaries)),
         trials=trials,
+        predictors=tuple(predictors(dense, contexts, trial, seen, target)),
         outputs=tuple(rank_outputs(room.lm, contexts, target)),
         sample=read,
     )
