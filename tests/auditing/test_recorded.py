@@ -44,7 +44,7 @@ def test_answers_of_a_run_are_taken_for_the_first_steps(run, lm, tmp_path, monke
     where = ("cue=none", "goal_conflict=none", "channel=absent")
     folder = run("tiny", full=True, where=where)
     design = Design(load_test("blackmail"))
-    found = read_recorded(lm, design, folder)
+    found = read_recorded(lm, design, folder, QUICK)
     assert found.keys() == {"discovery", "selection"}
     for split, own in found.items():
         assert own and all(one.question.asked.condition["prohibition"] == "no" for one in own)
@@ -65,14 +65,15 @@ def test_answers_of_a_run_are_taken_for_the_first_steps(run, lm, tmp_path, monke
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        ({"splits": ("confirmation",), "limit": 4}, "none in none, absent on discovery"),
-        ({"form": "long", "limit": 2}, "another prompt"),
+        ({"splits": ("confirmation",), "limit": 4}, "none on discovery or selection wordings"),
+        ({"limit": 40}, "alike but for threat and leverage"),
+        ({"form": "long", "limit": 2}, "in the long form"),
     ],
 )
 def test_runs_that_cannot_be_taken_are_told(run, lm, matrix, message):
     folder = run(**matrix)
     with pytest.raises(ArtifactError, match=message):
-        read_recorded(lm, Design(load_test("blackmail")), folder)
+        read_recorded(lm, Design(load_test("blackmail")), folder, QUICK)
 
 
 def test_a_model_without_interior_is_told(run, lm):
@@ -80,7 +81,14 @@ def test_a_model_without_interior_is_told(run, lm):
     output.usage = ModelUsage(input_tokens=1, output_tokens=1)
     folder = run("inspect:mockllm/model", {"custom_outputs": [output] * 2}, limit=2)
     with pytest.raises(ArtifactError, match="without a recording"):
-        read_recorded(lm, Design(load_test("blackmail")), folder)
+        read_recorded(lm, Design(load_test("blackmail")), folder, QUICK)
+
+
+def test_answers_drawn_otherwise_are_told(run, lm):
+    folder = run(limit=4)
+    colder = replace(QUICK, temperature=0.5)
+    with pytest.raises(ArtifactError, match=r"drawn with temperature 0\.5"):
+        read_recorded(lm, Design(load_test("blackmail")), folder, colder)
 
 
 def test_another_model_or_test_is_told(run, lm, tmp_path):
@@ -88,8 +96,8 @@ def test_another_model_or_test_is_told(run, lm, tmp_path):
     other = copy.copy(lm)
     other.ref = replace(lm.ref, weights="other")
     with pytest.raises(ArtifactError, match="as it is in"):
-        read_recorded(other, Design(load_test("blackmail")), folder)
+        read_recorded(other, Design(load_test("blackmail")), folder, QUICK)
     with pytest.raises(ArtifactError, match=r"another prompt|with the factors"):
-        read_recorded(lm, Design(load_test("leaking")), folder)
+        read_recorded(lm, Design(load_test("leaking")), folder, QUICK)
     with pytest.raises(ArtifactError, match="logs of a finished run"):
-        read_recorded(lm, Design(load_test("blackmail")), tmp_path)
+        read_recorded(lm, Design(load_test("blackmail")), tmp_path, QUICK)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -215,3 +217,12 @@ def test_a_where_condition_keeps_no_state_between_forwards(lm, ids):
         lm.forward(ids[:, :3])
         lm.forward(ids)
     assert torch.equal(seen[HOOK], first)
+
+
+def test_a_token_of_the_answer_is_no_sink_however_many_are_read_at_once(lm, site):
+    x = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(0))
+    x[0, 2] *= 1000
+    x[0, 6] *= 1000
+    spot = replace(site(1, 8), is_prompt=torch.arange(8)[None] < 4)
+    ((_, hook),) = Add(DIRECTION, 1e4).attach(lm)
+    assert (hook(x, spot) != x).any(-1)[0].int().tolist() == [0, 1, 0, 1, 1, 1, 1, 1]

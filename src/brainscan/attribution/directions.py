@@ -78,10 +78,25 @@ def dense_directions(
         "output direction": _output(lm, contexts) if x.shape[1] == lm.d_model else None,
     }
     return [
-        _dense(kind, hookpoint, vector.to(x.device), x, harm)
+        placed(Direction(hookpoint, vector.detach(), name=kind), x, harm)
         for kind, vector in made.items()
         if vector is not None and float(vector.norm()) > 0
     ]
+
+
+def placed(
+    direction: Direction, x: Float[Tensor, "context d"], harm: Bool[Tensor, " context"]
+) -> Dense:
+    """A direction with where harmful and harmless activations lie on it.
+
+    Args:
+        direction: the direction; its name is what it is called.
+        x: activations.
+        harm: which are harmful.
+    """
+    components = x.float() @ F.normalize(direction.vector.to(x.device).float(), dim=0)
+    kind = direction.name or "a direction"
+    return Dense(kind, direction, float(components[harm].mean()), float(components[~harm].mean()))
 
 
 def detector(
@@ -145,18 +160,6 @@ def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float:
         return float("nan")
     difference = above[:, None] - below[None]
     return float(((difference > 0).float() + (difference == 0).float() / 2).mean())
-
-
-def _dense(
-    kind: str, hookpoint: str, vector: Tensor, x: Float[Tensor, "context d"], harm: Tensor
-) -> Dense:
-    components = x @ F.normalize(vector, dim=0)
-    return Dense(
-        kind,
-        Direction(hookpoint, vector.detach(), name=kind),
-        float(components[harm].mean()),
-        float(components[~harm].mean()),
-    )
 
 
 def logistic(

@@ -34,6 +34,8 @@ from brainscan.models import Hook, LanguageModel, Site
 from brainscan.models.replay import Patch, Replay
 from brainscan.shapes import Bool, Float, Tensor
 
+_AT_ONCE = 16  # contexts whose layers all stay in one graph
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -92,9 +94,8 @@ def gradients_of(states: Replay, contexts: Sequence[Context], hookpoint: str) ->
     leaf = x.clone().requires_grad_(True)
     with torch.enable_grad():
         odds = log_odds(states.run([Patch(hookpoint, {-1: leaf})], grad=True), contexts)
-        odds.sum().backward()
-    assert leaf.grad is not None
-    return Gradients(x, leaf.grad, odds.detach())
+        (slopes,) = torch.autograd.grad(odds.sum(), [leaf])  # and none on the weights
+    return Gradients(x, slopes, odds.detach())
 
 
 def rank_latents(
@@ -147,21 +148,19 @@ def rank_outputs(
         target: the cell in which harm is done.
     """
     names = [name for name in lm.hookpoints if name.startswith(("attn_out.", "mlp_out."))]
-    states = replay_of(lm, contexts, "resid_pre.0")
-    nudges = [_Nudge.at(name, len(contexts), lm) for name in names]
-    with torch.enable_grad():
-        log_odds(states.run(nudges, grad=True), contexts).sum().backward()
+    parts = [
+        _nudged(lm, contexts[start : start + _AT_ONCE], names)
+        for start in range(0, len(contexts), _AT_ONCE)
+    ]
     harm, found = is_target(contexts, target), []
-    for nudge in nudges:
-        slopes = nudge.by.grad
-        assert slopes is not None
-        x, slopes = nudge.seen.float().cpu(), slopes.float().cpu()
+    for name in names:
+        x, slopes = (torch.cat([part[name][n] for part in parts]) for n in (0, 1))
         harmful, harmless = x[harm].mean(0), x[~harm].mean(0)
         effect = float((slopes[harm] * (x[harm] - harmless)).sum(1).mean())
         crossed = interaction(x, contexts, target)
         joint = None if crossed is None else float(slopes[harm].mean(0) @ crossed)
         norms = float(harmful.norm()), float(harmless.norm())
-        found.append(Ranked(nudge.hookpoint, effect, joint, *norms))
+        found.append(Ranked(name, effect, joint, *norms))
     return sorted(found, key=lambda one: -one.score)
 
 
@@ -173,6 +172,21 @@ def is_target(contexts: Sequence[Context], target: tuple[str, ...]) -> Bool[Tens
         target: the cell.
     """
     return torch.tensor([one.cell == target for one in contexts])
+
+
+def _nudged(
+    lm: LanguageModel, contexts: Sequence[Context], names: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Activations at each hookpoint at the decision, and the log-odds' gradients there."""
+    states = replay_of(lm, contexts, "resid_pre.0")
+    nudges = [_Nudge.at(name, len(contexts), lm) for name in names]
+    with torch.enable_grad():
+        odds = log_odds(states.run(nudges, grad=True), contexts)
+        slopes = torch.autograd.grad(odds.sum(), [nudge.by for nudge in nudges])
+    return {
+        nudge.hookpoint: (nudge.seen.float().cpu(), slope.float().cpu())
+        for nudge, slope in zip(nudges, slopes, strict=True)
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import torch
 
 from brainscan.auditing.design import Question
 from brainscan.auditing.kept import add_lines, read_lines
 from brainscan.interventions import Edit, Where, targets_of
-from brainscan.interventions.base import as_number, name_of
+from brainscan.interventions.base import name_of
 from brainscan.models import LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.prefixes import PromptStore
@@ -141,11 +143,19 @@ def ask(
 
 
 def _said(edit: Edit) -> list[object]:
-    """What an edit changes, where, and how strongly, without the last digits of its values."""
-    names = [name_of(target) for target in targets_of(edit)]
-    strength = as_number(getattr(edit, "strength", 1.0))
-    where = "where" if isinstance(edit.positions, Where) else str(edit.positions)
-    return [type(edit).__name__, names, f"{strength:.3g}", where]
+    """What an edit changes, where, and how strongly, in two digits: rounding makes no other arm."""
+    targets = [
+        (name_of(one), "" if isinstance(one, str) else one.hookpoint) for one in targets_of(edit)
+    ]
+    numbers = {
+        field.name: f"{float(torch.as_tensor(value).detach().float().norm()):.2g}"
+        for field in fields(edit)
+        if isinstance(value := getattr(edit, field.name), int | float | torch.Tensor)
+    }
+    where = edit.positions
+    if isinstance(where, Where):
+        return [type(edit).__name__, targets, numbers, "where", str(where.within)]
+    return [type(edit).__name__, targets, numbers, str(where)]
 
 
 def _place(line: Mapping[str, Any]) -> tuple[tuple[str, str], str]:

@@ -39,6 +39,8 @@ class AuditConfig:
     """Whether residuals of the prompt are exchanged too."""
     added: int = 1024
     """Latents that extend a dictionary."""
+    concepts: bool = True
+    """Whether directions of the bank's concepts of danger are tried too."""
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     """How many features a set has."""
     budgets: tuple[float, ...] = (0.01, 0.03, 0.1)
@@ -51,8 +53,9 @@ class AuditConfig:
     """Capability items of it."""
     benign: int = 60
     """Ordinary tasks of it."""
-    elsewhere: int = 60
-    """Prompts of each twin and of each other scenario, to see what else an edit moves."""
+    elsewhere: int = 100
+    """Prompts of each twin and of each other scenario, to see what else an edit moves; fewer than
+    some 80 cannot show that it moves nothing."""
     max_new_tokens: int = 200
     """Length of an answer at most."""
     temperature: float = 1.0
@@ -60,8 +63,8 @@ class AuditConfig:
     seed: int = 0
     """Of the noise, of random sets and of the extension."""
     null: bool = False
-    """A null audit: outcomes are dealt out by chance before anything is looked for, and the audit
-    goes on whether there seems to be a behaviour or not."""
+    """A null audit: prompts are called by another cell's name, by chance (`Design.null`), and the
+    audit goes on whether there seems to be a behaviour or not."""
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -101,6 +104,7 @@ DEMO = replace(
     random_answers=3,
     shortlist=6,
     budgets=(0.01, 0.1),
+    concepts=False,
     passages=4,
     cost_passages=24,
     cost_items=40,

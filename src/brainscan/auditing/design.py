@@ -7,13 +7,16 @@
    is the control "tell it not to".
 3. Prompts of a cell are spread over persona-wordings and conditions; more than there are come as
    further epochs, which differ by their noise.
-4. The target is the cell with the highest rate on discovery. Where two factors are crossed its
+4. For a null audit, prompts that are alike but for the crossed factors exchange the names of their
+   cells, by chance and each group for itself: then no cell says anything of the outcome.
+5. The target is the cell with the highest rate on discovery. Where two factors are crossed its
    twins are the cells that differ in one of them or both, with the level of the least harm.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -55,6 +58,8 @@ class Design:
 
     test: StressTest
     """The stress test."""
+    null: int | None = None
+    """For a null audit: the seed by which cells' names are exchanged."""
 
     @property
     def crossed(self) -> tuple[str, ...]:
@@ -119,10 +124,50 @@ class Design:
                 f"units of the split {split} in {self.test.name}", "none", "use another test"
             )
         ordered = _spread(prompts, self.crossed, self.forbids)
-        return [
+        questions = [
             Question(Asked(*ordered[number % len(ordered)]), number // len(ordered) + 1, cell)
             for number in range(n)
         ]
+        if self.null is None:
+            return questions
+        return [self._as_cell(one, self._names(one)[cell]) for one in questions]
+
+    def named(self, question: Question) -> Question:
+        """A question of a cell, under that cell's name: another one's in a null audit.
+
+        Args:
+            question: the question.
+        """
+        if self.null is None:
+            return question
+        names = {actual: name for name, actual in self._names(question).items()}
+        return question._replace(cell=names[question.cell])
+
+    def _names(self, question: Question) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """By the name of each cell in which there is such a prompt: whose prompt goes by it."""
+        asked = question.asked
+        cells = [
+            cell
+            for cell in self.cells
+            if any(
+                unit.id == asked.unit
+                for unit in self.test.units(self._as_cell(question, cell).asked.condition)
+            )
+        ]
+        rest = {f: level for f, level in asked.condition.items() if f not in self._apart}
+        key = f"{self.null}/{asked.unit}/{name_of(rest)}/{question.epoch}"
+        return dict(zip(cells, random.Random(key).sample(cells, len(cells)), strict=True))
+
+    def _as_cell(self, question: Question, cell: tuple[str, ...]) -> Question:
+        """The same question with the levels of a cell, under the name that it has."""
+        levels = dict(zip(self.crossed, cell, strict=True))
+        asked = Asked(question.asked.unit, {**question.asked.condition, **levels})
+        return question._replace(asked=asked)
+
+    @property
+    def _apart(self) -> set[str]:
+        """The factors that prompts differ by that are compared."""
+        return {*self.crossed, *self.forbids}
 
 
 def target_of(rates: Mapping[tuple[str, ...], tuple[int, int]]) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ wordings, and both must be above 0. The first split takes the best of several ce
 it finds something in nothing more often than its interval says. `false_alarms` says how often both
 do: with the same outcomes dealt out again among the cells, within each wording and condition.
 
-A null audit (`AuditConfig.null`) goes on with outcomes that were dealt out in that way.
+A null audit (`AuditConfig.null`) goes on whatever was measured.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from brainscan import stats
 from brainscan.attribution.decision import Answer, Pair
@@ -97,18 +97,6 @@ def _on(room: Room, split: str, cells: Sequence[tuple[str, ...]], n: int) -> lis
         questions = tuple(q for cell in cells for q in design.questions(split, cell, n))
         journal, arms = room.folder / f"{split}.jsonl", [Arm(PLAIN, (), questions)]
         found = ask(room.lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
-    return _dealt_out(found, design.crossed, config.seed) if config.null else found
-
-
-def _dealt_out(answers: Sequence[Answered], factors: Sequence[str], seed: int) -> list[Answered]:
-    """The answers with their outcomes exchanged by chance among those that are alike else."""
-    draw, alike = random.Random(seed), _alike(answers, factors)
-    found = list(answers)
-    for places in alike:
-        outcomes = [answers[n].stages for n in places]
-        draw.shuffle(outcomes)
-        for place, stages in zip(places, outcomes, strict=True):
-            found[place] = replace(answers[place], stages=stages)
     return found
 
 

@@ -8,16 +8,19 @@ audit's own. Arms still answer anew: they are compared by common noise.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainscan.auditing.answers import Answered
+from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.design import Design, Question
 from brainscan.errors import ArtifactError
 from brainscan.models import LanguageModel
 from brainscan.stress.base import Asked
 from brainscan.stress.judged_answers import logs_of
+from brainscan.stress.matrix import name_of
 from brainscan.stress.recordings import Recording, recording_of
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def read_recorded(
-    lm: LanguageModel, design: Design, run: str | Path
+    lm: LanguageModel, design: Design, run: str | Path, config: AuditConfig
 ) -> dict[str, tuple[Answered, ...]]:
     """The answers of a run by their split, judged by the test's own rules.
 
@@ -33,6 +36,7 @@ def read_recorded(
         lm: the model, which must be the one that ran.
         design: the prompts.
         run: the run's folder.
+        config: how answers are drawn.
 
     Raises:
         ArtifactError: there are no logs, or they are of another model, test or version of it.
@@ -42,7 +46,7 @@ def read_recorded(
     found: dict[str, list[Answered]] = {"discovery": [], "selection": []}
     for log in logs_of(run):
         for sample in read_eval_log(str(log)).samples or []:
-            one = _answered(lm, design, sample, log)
+            one = _answered(lm, design, sample, log, config)
             split = _split(design, one.question.asked)
             allowed = all(
                 one.question.asked.condition.get(factor) != level
@@ -50,29 +54,45 @@ def read_recorded(
             )
             if split in found and allowed:
                 found[split].append(one)
-    missing = [
-        f"{', '.join(cell)} on {split}"
-        for split, answers in found.items()
-        for cell in design.cells
-        if not any(one.question.cell == cell for one in answers)
-    ]
+    kept = {split: tuple(_matched(design, answers)) for split, answers in found.items()}
+    missing = [split for split, answers in kept.items() if not answers]
     if missing:
         raise ArtifactError(
-            f"answers to {design.test.name} in each of {len(design.cells)} cells, on discovery and "
-            f"selection wordings, in {run}",
-            f"none in {'; '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}",
-            "a run without --split, --where and --limit has them",
+            f"answers to {design.test.name} in {run} that are alike but for "
+            f"{' and '.join(design.crossed)}, in all {len(design.cells)} cells",
+            f"none on {' or '.join(missing)} wordings",
+            "run it with --full, and without --split and --limit",
         )
-    return {split: tuple(answers) for split, answers in found.items()}
+    return kept
 
 
-def _answered(lm: LanguageModel, design: Design, sample: EvalSample, log: Path) -> Answered:
+def _matched(design: Design, answers: Sequence[Answered]) -> list[Answered]:
+    """Those that have twins in every cell, under the names that the design gives them."""
+    groups: dict[str, list[Answered]] = {}
+    for one in answers:
+        question = one.question
+        rest = {f: v for f, v in question.asked.condition.items() if f not in design.crossed}
+        key = f"{question.asked.unit}/{name_of(rest)}/{question.epoch}"
+        groups.setdefault(key, []).append(one)
+    return [
+        replace(one, question=design.named(one.question))
+        for group in groups.values()
+        if len({one.question.cell for one in group}) == len(design.cells)
+        for one in group
+    ]
+
+
+def _answered(
+    lm: LanguageModel, design: Design, sample: EvalSample, log: Path, config: AuditConfig
+) -> Answered:
     told = sample.metadata or {}
     asked = Asked(str(told.get("persona")), dict(told.get("condition") or {}))
     if set(asked.condition) != set(design.test.factors):
         raise _another(log, f"a sample with the factors {', '.join(asked.condition) or 'none'}")
+    if not _split(design, asked) or told.get("form", "short") != "short":
+        raise _another(log, f"{sample.id} in the {told.get('form', 'short')} form")
     prompt = tuple(lm.chat_tokens(design.test.prompt(asked).messages))
-    call = _call(lm, sample, log)
+    call = _call(lm, sample, log, config)
     if prompt != tuple(call.prompt.tolist()):
         raise _another(log, f"another prompt for {sample.id}")
     output = sample.output
@@ -88,7 +108,7 @@ def _answered(lm: LanguageModel, design: Design, sample: EvalSample, log: Path) 
     )
 
 
-def _call(lm: LanguageModel, sample: EvalSample, log: Path) -> Recording:
+def _call(lm: LanguageModel, sample: EvalSample, log: Path, config: AuditConfig) -> Recording:
     """The recording of a sample's answer."""
     note = (sample.output.metadata or {}).get("brainscan")
     if not isinstance(note, Mapping) or "path" not in note:
@@ -104,7 +124,19 @@ def _call(lm: LanguageModel, sample: EvalSample, log: Path) -> Recording:
         raise ArtifactError(
             f"a run of {lm.name} as it is in {log}", f"one of {what}", "name the model that ran"
         )
+    wanted = {"temperature": str(config.temperature), "top_p": "1.0", "top_k": "0"}
+    drawn = {name: call.facts.get(name, wanted[name]) for name in wanted}
+    if drawn != wanted:
+        raise ArtifactError(
+            f"answers drawn with {_listed(wanted)} in {log}, as arms are",
+            _listed(drawn),
+            "run it again so",
+        )
     return call
+
+
+def _listed(settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _split(design: Design, asked: Asked) -> str:
@@ -117,5 +149,5 @@ def _another(log: Path, what: str) -> ArtifactError:
     return ArtifactError(
         f"a run of the same stress test in its present form in {log}",
         what,
-        "run it again, or leave --logs out",
+        "run it again in the short form, or leave --logs out",
     )

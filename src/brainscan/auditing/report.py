@@ -83,9 +83,9 @@ def _verdicts(report: AuditReport) -> Section:
     lead = "By rules that stand at the end of this page."
     if report.config.null:
         lead = (
-            "A null audit: outcomes were dealt out by chance among the cells before anything was "
-            "looked for, and the audit went on whatever the first rule said. What it says of the "
-            "decision and of features, it says of nothing."
+            "A null audit: prompts that are alike but for the crossed factors exchanged the names "
+            "of their cells by chance, and the audit went on whatever the first rule said. What it "
+            "says of a cell's behaviour, its decision and its features, it says of nothing."
         )
     return Section("Verdicts", verdicts(views), lead)
 
@@ -305,13 +305,13 @@ def _screened(report: AuditReport) -> Section:
 def _again(report: AuditReport) -> Section:
     asked = f"--model {report.model} --scenario {report.scenario} --seed {report.config.seed}"
     command = f"brainscan audit {asked}"
-    if report.config.null:
-        command += " --null"
     own = replace(report.config, seed=0, null=False)
     if own == QUICK:
         command += " --quick"
     elif own == DEMO:
         command = f"brainscan demo --model {report.model} --seed {report.config.seed}"
+    command += f" --logs {report.facts['logs']}" if "logs" in report.facts else ""
+    command += " --null" if report.config.null else ""
     rules = join(f"<li>{escape(rule)}</li>" for rule in RULES)
     facts: Sequence[tuple[str, str]] = [("command", command), *report.facts.items()]
     body = join([Html(f"<ol>{rules}</ol>"), table(("", ""), facts)])

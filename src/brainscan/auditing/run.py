@@ -78,8 +78,9 @@ def audit(
         ArtifactError: the folder holds something else, or the logs are of another model or test.
     """
     config = config or AuditConfig()
-    design = Design(load_test(scenario) if isinstance(scenario, str) else scenario)
-    recorded = read_recorded(lm, design, logs) if logs is not None else {}
+    test = load_test(scenario) if isinstance(scenario, str) else scenario
+    design = Design(test, config.seed if config.null else None)
+    recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
     settings: dict[str, Any] = {  # what another audit would differ by
         "scenario": design.test.name,
         "prompts": _prompts_sha256(lm, design, config),
@@ -103,6 +104,8 @@ def audit(
         if show and (first := preview(room, dictionary)):
             show(first)
         report = _audited(room, base, dictionary)
+        if logs is not None:
+            report = replace(report, facts={**report.facts, "logs": str(logs)})
         _write(report, room)
     return report
 

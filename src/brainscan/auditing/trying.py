@@ -26,6 +26,7 @@ from brainscan.artifacts import read_manifest
 from brainscan.artifacts.manifest import MANIFEST
 from brainscan.attribution import (
     Context,
+    Dense,
     Ranked,
     dense_directions,
     rank_latents,
@@ -33,8 +34,9 @@ from brainscan.attribution import (
     rank_outputs,
     replay_of,
 )
+from brainscan.attribution.directions import placed
 from brainscan.attribution.predictors import Predictor, predictors
-from brainscan.attribution.ranking import gradients, gradients_of
+from brainscan.attribution.ranking import gradients, gradients_of, is_target
 from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.arms import (
     DENSE,
@@ -62,7 +64,8 @@ from brainscan.dictionaries.transcripts import (
     TranscriptActivations,
     read_transcripts,
 )
-from brainscan.shapes import Float, Tensor
+from brainscan.monitoring import concept_directions, load_concepts
+from brainscan.shapes import Bool, Float, Tensor
 
 _SAMPLE = 30_000
 _ERROR_RANK = 16
@@ -116,16 +119,14 @@ def try_arms(
     states = replay_of(room.lm, contexts, hookpoint, tail_of(contexts))
     found = gradients_of(states, contexts, hookpoint)
     dense = dense_directions(room.lm, hookpoint, found.x, contexts, target)
+    dense += _concepts(room, hookpoint, found.x, is_target(contexts, target))
     fires = detector_of(states, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, fires)
     read = _transcripts(room, discovery, hookpoint)
     dictionaries = _dictionaries(room, located, read)
     ranked = {k: rank_latents(found, contexts, target, one) for k, one in dictionaries.items()}
-    arms = [
-        *dense_arms(material, dense),
-        *_sets(room, material, ranked, dictionaries),
-        *_in_place(material, dictionaries, read.activations, room.config.seed),
-    ]
+    arms = [*dense_arms(material, dense), *_sets(room, material, ranked, dictionaries)]
+    arms += _in_place(material, dictionaries, read.activations, room.config.seed)
     bench = bench_of(room, trial, hookpoint, target)
     screened = _screened(room, bench, arms)
     trials = dict.fromkeys(dictionaries, Trial(material, bench))
@@ -149,6 +150,18 @@ def try_arms(
         outputs=tuple(rank_outputs(room.lm, contexts, target)),
         sample=read,
     )
+
+
+def _concepts(
+    room: Room, hookpoint: str, x: Float[Tensor, "context d"], harm: Bool[Tensor, " context"]
+) -> list[Dense]:
+    """Directions of the bank's concepts of danger."""
+    if not room.config.concepts or x.shape[1] != room.lm.d_model:
+        return []
+    room.tell("reading the bank of concepts")
+    found = concept_directions(room.lm, load_concepts(), hookpoint)
+    danger = [found[one.name] for one in load_concepts(danger=True)]
+    return [placed(direction, x, harm) for direction in danger]
 
 
 def _neurons(

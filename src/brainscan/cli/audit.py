@@ -48,7 +48,8 @@ def audit(
     null: Annotated[
         bool,
         typer.Option(
-            "--null", help="Deal outcomes out by chance first: what is found then, is in nothing."
+            "--null",
+            help="Exchange conditions' names by chance: what is found then, is in nothing.",
         ),
     ] = False,
     save_edit: Annotated[

@@ -166,14 +166,14 @@ def _chosen(
     sinks: bool,
 ) -> Bool[Tensor, "batch position"]:
     at = site.positions.to(x.device)
-    real = at >= 0
+    real, is_prompt = at >= 0, site.is_prompt.to(x.device)
     if isinstance(positions, Span):
         stop = torch.iinfo(at.dtype).max if positions.stop is None else positions.stop
         return real & (at >= positions.start) & (at < stop)
     if positions != "all":
-        is_prompt = site.is_prompt.to(x.device)
         real = real & (is_prompt if positions == "prompt" else ~is_prompt)
-    return real if sinks else real & ~sinks_at(x, at)
+    # A token of the answer is none: read alone, as in decoding, it could not be known for one.
+    return real if sinks else real & ~(sinks_at(x, at) & (is_prompt | (at == 0)))
 
 
 def _condition(lm: LanguageModel, where: Where) -> tuple[str, _Score]:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from brainscan.models.language_model import LanguageModel
 
 PASS = 16
-"""Tokens of a pass over drafts."""
+"""Tokens of a pass over drafts; fewer where their logits would be too many."""
+_LOGITS = 2**27
 _FULL = 0.75
 
 Choose: TypeAlias = Callable[[Tensor, Sequence[Row], Sequence[int]], list[int]]
@@ -57,10 +58,10 @@ def write_from_drafts(
         choose: draws tokens.
         take: gives tokens.
     """
-    plain = {_key(row): _untouched(row) for row in rows}
+    plain = {_key(row): _untouched(row) for row in rows if row.draft}
     everyone = [*rows, *plain.values()]
     place = {key: len(rows) + n for n, key in enumerate(plain)}
-    references = [place[_key(row)] for row in everyone]
+    references = [place.get(_key(row), n) for n, row in enumerate(everyone)]
     states = states_of(everyone)
     batch = SharedBatch(lm, states, max(len(row.draft) for row in rows))
     with intervene(lm, edits_of(everyone), prompt_lengths=[len(row.prompt) for row in everyone]):
@@ -85,9 +86,10 @@ def _begun(
     longest = max(len(row.draft) for row in everyone)
     drafts = torch.tensor([[*row.draft] + [0] * (longest - len(row.draft)) for row in everyone])
     logits = batch.start()
-    for start in range(0, longest, PASS):
-        read = batch.read(drafts[:, start : start + PASS])
-        for index in range(start, min(start + PASS, longest)):
+    size = max(1, min(PASS, _LOGITS // logits.numel()))
+    for start in range(0, longest, size):
+        read = batch.read(drafts[:, start : start + size])
+        for index in range(start, min(start + size, longest)):
             _compare(index, logits, everyone, references, following, begun, choose)
             logits = read[:, index - start]
         if not following:

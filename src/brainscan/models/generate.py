@@ -12,7 +12,8 @@
    their edits. A finished row stays in its batch, and what it would go on to write is thrown away:
    the shape of the batch is fixed until all rows are finished.
 4. Rows that were given drafts, which must be what they write without their edits, begin by reading
-   them (`drafts`), if the model's attention is plain and nothing but tokens is asked for.
+   them (`drafts`), if the model's attention is plain and nothing but tokens is asked for. Their
+   batch shrinks as rows end, so that its shape, and with it rounding, depends on what they write.
 
 What a row gets is bit for bit the same for a fixed shape, whatever the other rows contain. The
 shape is the number of rows, that of distinct prompts, and the longest prompt; in a mixture of
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from brainscan.models.language_model import LanguageModel
 
 OnToken: TypeAlias = Callable[[int, int], bool | None]
-"""Called with a row (the index of its prompt) and its new token; False ends that row."""
+"""Called with a row (the index of its prompt) and its new token; False ends that row. What a row
+takes over of a draft comes all at once, row after row."""
 
 
 @dataclass(frozen=True)

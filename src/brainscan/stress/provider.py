@@ -215,6 +215,10 @@ class BrainscanAPI(ModelAPI):
             "seed": str(request.seed),
             "edits": json.dumps(self.edit_lines),
             "temperature": str(request.sampling.temperature),
+            "top_p": str(request.sampling.top_p),
+            "top_k": str(request.sampling.top_k),
+            "max_new_tokens": str(request.sampling.max_new_tokens),
+            "dtype": str(lm.dtype).removeprefix("torch."),
             "sample": caller.sample if caller else "",
             "epoch": str(caller.epoch) if caller else "",
         }
