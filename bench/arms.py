@@ -1,7 +1,7 @@
 """How fast an audit's arms answer, against transformers arm after arm.
 
-1. The demo's audit of the shipped organism runs once; what it froze, and the random sets beside it,
-   are the arms, its confirmation prompts are what they answer.
+1. A small audit of the shipped organism runs once; what it froze and the random sets beside it are
+   the arms. Each answers 12 confirmation prompts, a random set 3.
 2. transformers: each arm under `intervene`, its prompts in one batch through the model's own
    `generate`, at the same temperature and length.
 3. brainscan: all arms as an audit runs them (`auditing.answers`): prompts held once for all arms,
@@ -34,17 +34,21 @@ from bench.measure import (
 
 if TYPE_CHECKING:
     from brainscan.auditing.answers import Arm
-    from brainscan.auditing.results import AuditReport
+    from brainscan.auditing.design import Design, Question
+    from brainscan.auditing.results import AuditReport, FrozenArm
+    from brainscan.interventions import Edit
     from brainscan.models import LanguageModel
     from brainscan.stress.base import StressTest
 
 ORGANISM = "blackmail"
 PARTS = 3
+PROMPTS, FEW = 12, 3
 TARGET = 4.0
 
 
 def main() -> None:
     quick = arguments(__doc__ or "")
+    from brainscan.auditing.design import Design
     from brainscan.models.loading import load
     from brainscan.stress.catalogue import load_test
 
@@ -52,7 +56,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         report = audited(lm, Path(folder) / "audit")
         one_thread()
-        arms, test = arms_of(report, 2 if quick else None), load_test(ORGANISM)
+        test = load_test(ORGANISM)
+        arms = arms_of(report, Design(test), 2 if quick else PROMPTS)
         n = sum(len(arm.questions) for arm in arms)
         lengths: dict[str, list[int]] = {"brainscan": [], "transformers": []}
         runs = iter(range(100))
@@ -85,24 +90,29 @@ def audited(lm: LanguageModel, out: Path) -> AuditReport:
     """An audit to take arms from."""
     from brainscan.auditing import DEMO, audit
 
-    report = audit(lm, ORGANISM, out, replace(DEMO, cost_passages=2, cost_items=2, benign=2))
+    small = {"confirmation": 4, "random_answers": 1, "elsewhere": 0, "benign": 1}
+    report = audit(lm, ORGANISM, out, replace(DEMO, cost_passages=2, cost_items=2, **small))
     if not report.arms:
         raise SystemExit("expected an audit that freezes arms; got none: look at its verdicts")
     return report
 
 
-def arms_of(report: AuditReport, most: int | None) -> list[Arm]:
+def arms_of(report: AuditReport, design: Design, n: int) -> list[Arm]:
     """Its arms with their edits and questions."""
     from brainscan.auditing.answers import Arm
+    from brainscan.auditing.confirm import TOLD
 
-    return [
-        Arm(
-            arm.name,
-            arm.candidate.at(arm.strength) if arm.candidate else (),
-            tuple(one.question for one in arm.answers)[:most],
-        )
-        for arm in (*report.arms, *report.random_arms)
-    ]
+    target = report.behaviour[0].target
+
+    def questions(most: int, forbidden: bool = False) -> tuple[Question, ...]:
+        return tuple(design.questions("confirmation", target, most, forbidden=forbidden))
+
+    def edits(arm: FrozenArm) -> tuple[Edit, ...]:
+        return arm.candidate.at(arm.strength) if arm.candidate else ()
+
+    found = [Arm(arm.name, edits(arm), questions(n, arm.name == TOLD)) for arm in report.arms]
+    few = questions(min(FEW, n))
+    return found + [Arm(arm.name, edits(arm), few) for arm in report.random_arms]
 
 
 def asked(
