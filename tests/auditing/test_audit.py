@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brainscan.artifacts import open_artifact
-from brainscan.auditing import answers
+from brainscan.auditing import answers, trying
 from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import FEATURES, FLIPPED, SIMPLER, TOLD, UNTOUCHED, ZERO
@@ -19,6 +19,7 @@ from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError
 from brainscan.interventions import Add, Direction, load_edits, save_edits
 from brainscan.models.generate import Sampling, generate
+from brainscan.monitoring import load_concept
 
 CONFIG = AuditConfig(
     per_cell=12,
@@ -36,8 +37,19 @@ CONFIG = AuditConfig(
     cost_items=3,
     benign=2,
     elsewhere=3,
+    concepts=False,
     max_new_tokens=16,
 )
+
+
+WITH_CONCEPTS = replace(CONFIG, concepts=True)
+
+
+def two_concepts(*, danger=None):
+    """Two concepts of the bank, with a few of their texts."""
+    found = [load_concept(name) for name in ("threat", "bridges")]
+    few = [replace(one, texts=one.texts[:12], near=one.near[:6]) for one in found]
+    return [one for one in few if danger is None or one.danger == danger]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +60,9 @@ def dictionary():
 @pytest.fixture(scope="module")
 def audited(organism, toy_test, dictionary, tmp_path_factory):
     out = tmp_path_factory.mktemp("audit") / "toy"
-    return audit(organism, toy_test, out, CONFIG, dictionary=dictionary), out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trying, "load_concepts", two_concepts)
+        return audit(organism, toy_test, out, WITH_CONCEPTS, dictionary=dictionary), out
 
 
 def test_behaviour_is_found_on_two_splits(audited):
@@ -183,6 +197,14 @@ def test_null_is_of_confirmation_answers_and_different_sets(audited):
     assert not set().union(*sets) & set(report.arm(FEATURES).candidate.features)
 
 
+def test_directions_of_concepts_are_tried_too(audited):
+    report, _ = audited
+    assert {"concept threat", "bag of words"} <= {one.kind for one in report.predictors}
+    names = {one.candidate.name for one in report.screened}
+    assert "concept threat, every token of the answer" in names
+    assert not any("bridges" in name for name in names)
+
+
 def test_what_is_put_in_by_parts(audited):
     report, _ = audited
     general, extended, neurons = report.explained
@@ -249,11 +271,12 @@ def test_killed_audit_goes_on_to_the_same_figures(
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(trying, "load_concepts", two_concepts)
     out = tmp_path / "killed"
     with monkeypatch.context() as patch:
         patch.setattr(deciding, "with_costs", stop)
         with pytest.raises(KeyboardInterrupt):
-            audit(organism, toy_test, out, CONFIG, dictionary=dictionary)
+            audit(organism, toy_test, out, WITH_CONCEPTS, dictionary=dictionary)
     journal = tmp_path / "killed.partial" / "confirmation.jsonl"
     lines = journal.read_text()
     journal.write_text(lines[:-20])  # as if cut off while the last line was written
@@ -264,7 +287,7 @@ def test_killed_audit_goes_on_to_the_same_figures(
     with monkeypatch.context() as patch:
         patch.setattr("brainscan.auditing.screen.expected_kl", refuse)
         patch.setattr("brainscan.auditing.trying.extend", refuse)
-        again = audit(organism, toy_test, out, CONFIG, dictionary=dictionary)
+        again = audit(organism, toy_test, out, WITH_CONCEPTS, dictionary=dictionary)
     mine, theirs = again.to_json(), audited[0].to_json()
     for found in (mine, theirs):
         found.pop("unexplained")  # names the folder

@@ -28,6 +28,8 @@ SMALL = AuditConfig(
     cost_passages=2,
     cost_items=2,
     benign=2,
+    elsewhere=1,
+    concepts=False,
     max_new_tokens=16,
 )
 
