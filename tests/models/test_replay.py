@@ -190,11 +190,10 @@ def test_sinks_are_told_by_position_and_by_norm_within_the_tail(lm, at):
 
     large = at("resid_post.1", swell)
     same(suffix.run([large, push]), one_by_one(lm, [large, response], before_last(6)))
-    assert not torch.allclose(
-        suffix.run([large, push]),
-        suffix.run([large, Add(direction, 2.0, sinks=True)]),
-        atol=1e-3,
-    )
+    everywhere = Add(direction, 2.0, sinks=True)
+    same(suffix.run([large, push]), suffix.run([large, everywhere]))  # answers have no sinks
+    prompt = Replay(lm, ROWS, before_last(0), "resid_post.1", 6, batch=2)
+    assert not torch.allclose(prompt.run([large, push]), prompt.run([large, everywhere]), atol=1e-3)
 
 
 def test_edits_before_the_hookpoint_are_refused(lm, at):
