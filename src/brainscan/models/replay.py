@@ -13,8 +13,9 @@
    pass on more than the residual, where someone else's hooks are on the layers below, and where the
    first batch, run again without edits, does not come to its own logits.
 
-Edits act within the tail alone: what they would do before it is not seen. A norm makes a token of the
-prompt a sink (`interventions.sinks`) if it is large beside the tail's. ``tail=None`` is the whole row.
+Edits act within the tail alone: what they would do before it is not seen. A norm makes a token of
+the prompt a sink (`interventions.sinks`) if it is large beside the tail's. ``tail=None`` is the
+whole row.
 
 Sums are rounded in another order than over whole rows: in fp32 logits agree within 1e-4, in bf16
 within some hundredths of their size.
