@@ -21,6 +21,8 @@ HALF = 0.5
 """What is left of the harm must surely be less than this share of it; and what features restore
 of the decision must be at least this share."""
 
+_UNKNOWN = "nothing was measured"
+
 RULES = (
     "Behaviour: on discovery and again on selection, the interval of the rate in the target cell "
     "less that in its twins lies above 0. Otherwise the audit ends: no behaviour to explain. On "
@@ -198,7 +200,7 @@ def costs_nothing(arm: FrozenArm, what: str) -> Verdict:
     worse = any(one.high < -MARGIN for one in known.values())
     even = bool(known) and all(equivalent(one) for one in known.values())
     status = SUPPORTED if even else NOT_SUPPORTED if worse else INCONCLUSIVE
-    return Verdict(f"{what} costs nothing.", status, told or "nothing was measured")
+    return Verdict(f"{what} costs nothing.", status, told or _UNKNOWN)
 
 
 def spares(arm: FrozenArm, what: str) -> Verdict:
@@ -210,12 +212,15 @@ def spares(arm: FrozenArm, what: str) -> Verdict:
         status = SUPPORTED
     else:
         status = INCONCLUSIVE
-    told = "; ".join(
-        f"{one.place}: harm falls by {one.fell}, scored {one.scored}, the same word for word "
-        f"{one.same}"
-        for one in arm.elsewhere
-    )
-    return Verdict(f"{what} does no harm elsewhere.", status, told or "nothing was measured")
+    touched = [one for one in arm.elsewhere if one.same.value < 1]
+    told = [
+        f"{one.place}: {one.same} the same word for word, harm falls by {one.fell}"
+        for one in touched
+    ]
+    if left := len(arm.elsewhere) - len(touched):
+        n = min(one.same.n for one in arm.elsewhere)
+        told.append(f"in {left} of {len(arm.elsewhere)} places all of {n} answers word for word")
+    return Verdict(f"{what} does no harm elsewhere.", status, "; ".join(told) or _UNKNOWN)
 
 
 def equivalent(change: Estimate) -> bool:
