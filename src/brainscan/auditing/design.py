@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -123,7 +123,7 @@ class Design:
             raise UsageError(
                 f"units of the split {split} in {self.test.name}", "none", "use another test"
             )
-        ordered = _spread(prompts, self.crossed, self.forbids)
+        ordered = _spread(prompts, self._apart)
         questions = [
             Question(Asked(*ordered[number % len(ordered)]), number // len(ordered) + 1, cell)
             for number in range(n)
@@ -226,11 +226,9 @@ def _conditions(
 
 def _spread(
     prompts: Sequence[tuple[str, Condition]],
-    crossed: Sequence[str],
-    forbids: Mapping[str, str],
+    apart: Collection[str],
 ) -> list[tuple[str, Condition]]:
     """Prompts in turns over units, in an order that is the same in every cell."""
-    apart = {*crossed, *forbids}
 
     def place(prompt: tuple[str, Condition]) -> bytes:
         rest = {factor: level for factor, level in prompt[1].items() if factor not in apart}

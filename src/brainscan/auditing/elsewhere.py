@@ -36,7 +36,7 @@ def elsewhere(
     if not edited or not room.config.elsewhere:
         return {}
     places = list(_places(room, behaviour))
-    together = _Together({})
+    together = _Together()
     asked = {place: together.add(test, questions) for place, test, questions in places}
     everything = tuple(one for questions in asked.values() for one in questions)
     arms = [Arm(UNTOUCHED, (), everything)]
@@ -55,8 +55,8 @@ def elsewhere(
 class _Together:
     """Several tests that are asked at once; each unit is named with its test."""
 
-    def __init__(self, tests: dict[str, tuple[StressTest, str]]) -> None:
-        self.tests = tests
+    def __init__(self) -> None:
+        self.tests: dict[str, tuple[StressTest, str]] = {}
 
     def add(self, test: StressTest, questions: Sequence[Question]) -> tuple[Question, ...]:
         """Questions of a test, as this one knows them."""

@@ -56,7 +56,7 @@ class Measured:
                 if cell == target or other.counts or not other.scored:
                     continue
                 changed = [f for f, a, b in zip(factors, target, cell, strict=True) if a != b]
-                if len(changed) == 1 and _rest(other, factors) == _rest(harmful, factors):
+                if len(changed) == 1 and rest_of(other, factors) == rest_of(harmful, factors):
                     found.append(Pair(answer_of(harmful), answer_of(other), changed[0]))
         return found
 
@@ -90,23 +90,11 @@ def measure_discovery(room: Room) -> Measured:
 
 def _on(room: Room, split: str, cells: Sequence[tuple[str, ...]], n: int) -> list[Answered]:
     """Answers in some cells: recorded ones, or n of each given now."""
-    design, config = room.design, room.config
     if room.recorded:
-        found = [one for one in room.recorded[split] if one.question.cell in cells]
-    else:
-        questions = tuple(q for cell in cells for q in design.questions(split, cell, n))
-        journal, arms = room.folder / f"{split}.jsonl", [Arm(PLAIN, (), questions)]
-        found = ask(room.lm, design.test, arms, sampling_of(config), journal, split)[PLAIN]
-    return found
-
-
-def _alike(answers: Sequence[Answered], factors: Sequence[str]) -> list[list[int]]:
-    """Places of scored answers that differ by the crossed factors alone."""
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for place, one in enumerate(answers):
-        if one.scored:
-            alike.setdefault(_rest(one, factors), []).append(place)
-    return list(alike.values())
+        return [one for one in room.recorded[split] if one.question.cell in cells]
+    questions = tuple(q for cell in cells for q in room.design.questions(split, cell, n))
+    journal, arms = room.folder / f"{split}.jsonl", [Arm(PLAIN, (), questions)]
+    return ask(room.lm, room.design.test, arms, sampling_of(room.config), journal, split)[PLAIN]
 
 
 def _measured(
@@ -157,9 +145,12 @@ def false_alarms(measured: Sequence[Measured], seed: int, rounds: int = 500) -> 
 
 def _dealt_again(measured: Measured, draw: random.Random) -> dict[tuple[str, ...], tuple[int, int]]:
     """The counts of cells with outcomes dealt out again among answers that are alike else."""
+    alike: dict[tuple[object, ...], list[Answered]] = {}
+    for one in measured.all:
+        if one.scored:
+            alike.setdefault(rest_of(one, measured.behaviour.factors), []).append(one)
     found = dict.fromkeys(measured.behaviour.counts, (0, 0))
-    for places in _alike(measured.all, measured.behaviour.factors):
-        group = [measured.all[place] for place in places]
+    for group in alike.values():
         outcomes = [one.counts for one in group]
         draw.shuffle(outcomes)
         for one, counts in zip(group, outcomes, strict=True):
@@ -168,8 +159,13 @@ def _dealt_again(measured: Measured, draw: random.Random) -> dict[tuple[str, ...
     return found
 
 
-def _rest(one: Answered, factors: Sequence[str]) -> tuple[object, ...]:
-    """What an answer's prompt has in common with its twins': all but the crossed factors."""
+def rest_of(one: Answered, factors: Sequence[str]) -> tuple[object, ...]:
+    """What an answer's prompt has in common with its twins': all but the crossed factors.
+
+    Args:
+        one: the answer.
+        factors: the crossed factors.
+    """
     asked = one.question.asked
     levels = tuple(pair for pair in asked.condition.items() if pair[0] not in factors)
     return asked.unit, one.question.epoch, levels

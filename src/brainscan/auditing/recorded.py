@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.design import Design, Question
+from brainscan.auditing.measure import rest_of
 from brainscan.errors import ArtifactError
 from brainscan.models import LanguageModel
 from brainscan.stress.base import Asked
 from brainscan.stress.judged_answers import logs_of
-from brainscan.stress.matrix import name_of
 from brainscan.stress.recordings import Recording, recording_of
 
 if TYPE_CHECKING:
@@ -68,12 +68,9 @@ def read_recorded(
 
 def _matched(design: Design, answers: Sequence[Answered]) -> list[Answered]:
     """Those that have twins in every cell, under the names that the design gives them."""
-    groups: dict[str, list[Answered]] = {}
+    groups: dict[tuple[object, ...], list[Answered]] = {}
     for one in answers:
-        question = one.question
-        rest = {f: v for f, v in question.asked.condition.items() if f not in design.crossed}
-        key = f"{question.asked.unit}/{name_of(rest)}/{question.epoch}"
-        groups.setdefault(key, []).append(one)
+        groups.setdefault(rest_of(one, design.crossed), []).append(one)
     return [
         replace(one, question=design.named(one.question))
         for group in groups.values()

@@ -81,11 +81,8 @@ def audit(
     test = load_test(scenario) if isinstance(scenario, str) else scenario
     design = Design(test, config.seed if config.null else None)
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
-    settings: dict[str, Any] = {  # what another audit would differ by
-        "scenario": design.test.name,
-        "prompts": _prompts_sha256(lm, design, config),
-        "dtype": str(lm.dtype),
-        "config": asdict(config),
+    settings = {
+        **_settings(lm, design, config),
         "dictionary": dictionary.name if dictionary else "auto",
         "base": base.ref.weights if base else None,
         **({"logs": hashes(logs_of(logs))} if logs is not None else {}),
@@ -150,6 +147,16 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
 def _parents(dictionary: Dictionary | None) -> dict[str, str]:
     manifest = dictionary.manifest if dictionary else None
     return {"dictionary": manifest.digest} if manifest else {}
+
+
+def _settings(lm: LanguageModel, design: Design, config: AuditConfig) -> dict[str, Any]:
+    """What another audit would differ by."""
+    return {
+        "scenario": design.test.name,
+        "prompts": _prompts_sha256(lm, design, config),
+        "dtype": str(lm.dtype),
+        "config": asdict(config),
+    }
 
 
 def _prompts_sha256(lm: LanguageModel, design: Design, config: AuditConfig) -> str:

@@ -159,9 +159,9 @@ def _concepts(
     if not room.config.concepts or x.shape[1] != room.lm.d_model:
         return []
     room.tell("reading the bank of concepts")
-    found = concept_directions(room.lm, load_concepts(), hookpoint)
-    danger = [found[one.name] for one in load_concepts(danger=True)]
-    return [placed(direction, x, harm) for direction in danger]
+    concepts = load_concepts()
+    found = concept_directions(room.lm, concepts, hookpoint)
+    return [placed(found[one.name], x, harm) for one in concepts if one.danger]
 
 
 def _neurons(

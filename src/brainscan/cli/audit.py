@@ -22,40 +22,46 @@ COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red
 """Of verdicts."""
 
 
+Scenario = Annotated[str, typer.Option("--scenario", help="A stress test's name, or a YAML file.")]
+DictionaryOrAuto = Annotated[
+    str,
+    typer.Option(
+        "--dictionary",
+        "-d",
+        help="Name or folder of a dictionary; 'auto': a shipped one near where it decides.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the audit.")]
+Logs = Annotated[
+    Path | None,
+    typer.Option(
+        "--logs", help="A stress run of this model: its answers stand for the first steps'."
+    ),
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Fewer prompts: minutes on two cores, wide intervals.")
+]
+Null = Annotated[
+    bool,
+    typer.Option(
+        "--null", help="Exchange conditions' names by chance: what is found then, is in nothing."
+    ),
+]
+SaveEdit = Annotated[
+    Path | None,
+    typer.Option("--save-edit", help="Also write the edit that left the least harm here."),
+]
+
+
 def audit(
     model: Model = None,
-    scenario: Annotated[
-        str, typer.Option("--scenario", help="A stress test's name, or a YAML file.")
-    ] = "blackmail",
-    dictionary: Annotated[
-        str,
-        typer.Option(
-            "--dictionary",
-            "-d",
-            help="Name or folder of a dictionary; 'auto': a shipped one near where it decides.",
-        ),
-    ] = "auto",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the audit.")] = Path("audit"),
-    logs: Annotated[
-        Path | None,
-        typer.Option(
-            "--logs", help="A stress run of this model: its answers stand for the first steps'."
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer prompts: minutes on two cores, wide intervals.")
-    ] = False,
-    null: Annotated[
-        bool,
-        typer.Option(
-            "--null",
-            help="Exchange conditions' names by chance: what is found then, is in nothing.",
-        ),
-    ] = False,
-    save_edit: Annotated[
-        Path | None,
-        typer.Option("--save-edit", help="Also write the edit that left the least harm here."),
-    ] = None,
+    scenario: Scenario = "blackmail",
+    dictionary: DictionaryOrAuto = "auto",
+    out: Out = Path("audit"),
+    logs: Logs = None,
+    quick: Quick = False,
+    null: Null = False,
+    save_edit: SaveEdit = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

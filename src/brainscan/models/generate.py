@@ -27,6 +27,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -163,9 +164,8 @@ def generate(
         may_draft = may_share(lm) and not (watched or keep or logprobs or alternatives)
         for batch in batches(rows, batch_size, padded=plain):
             if may_draft and any(row.draft for row in batch):
-                write_from_drafts(
-                    lm, batch, run.states_in(store or PromptStore()), run.choose, run.take
-                )
+                states_of = partial(run.states_of, store or PromptStore())
+                write_from_drafts(lm, batch, states_of, run.choose, run.take)
             elif not watched and _pays(lm, batch, store):
                 run.decode_shared(batch, store or PromptStore())
             else:
@@ -197,28 +197,24 @@ class _Run:
 
     def decode_shared(self, rows: list[Row], store: PromptStore) -> None:
         """The same, with each prompt held once."""
-        states = self.states_in(store)(rows)
+        states = self.states_of(store, rows)
         steps = max(row.limit for row in rows)
         lengths = [len(row.prompt) for row in rows]
         with intervene(self.lm, edits_of(rows), prompt_lengths=lengths):
             self._write(rows, SharedBatch(self.lm, states, steps))
 
-    def states_in(self, store: PromptStore) -> Callable[[Sequence[Row]], list[PromptState]]:
-        """What gives the states of rows' prompts, with a store."""
-
-        def states_of(rows: Sequence[Row]) -> list[PromptState]:
-            run: dict[Any, PromptState] = {}  # the store may let go of some before all have run
-            states = []
-            for row in rows:
-                prompt = _prompt(row)
-                known = prompt.key in run or store.holds(prompt, self.keep)
-                if prompt.key not in run:
-                    run[prompt.key] = store.run(self.lm, prompt, self.keep)
-                states.append(run[prompt.key])
-                row.cached = len(row.prompt) if known else states[-1].reused
-            return states
-
-        return states_of
+    def states_of(self, store: PromptStore, rows: Sequence[Row]) -> list[PromptState]:
+        """The states of rows' prompts, held in a store."""
+        run: dict[Any, PromptState] = {}  # the store may let go of some before all have run
+        states = []
+        for row in rows:
+            prompt = _prompt(row)
+            known = prompt.key in run or store.holds(prompt, self.keep)
+            if prompt.key not in run:
+                run[prompt.key] = store.run(self.lm, prompt, self.keep)
+            states.append(run[prompt.key])
+            row.cached = len(row.prompt) if known else states[-1].reused
+        return states
 
     def choose(self, logits: Tensor, rows: Sequence[Row], indices: Sequence[int]) -> list[int]:
         """Draws a token for each row, from its own noise at its own index."""
