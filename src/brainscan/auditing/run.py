@@ -81,18 +81,13 @@ def audit(
     test = load_test(scenario) if isinstance(scenario, str) else scenario
     design = Design(test, config.seed if config.null else None)
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
-    settings = {
-        **_settings(lm, design, config),
-        "dictionary": dictionary.name if dictionary else "auto",
-        "base": base.ref.weights if base else None,
-        **({"logs": hashes(logs_of(logs))} if logs is not None else {}),
-    }
+    kept_logs = {"logs": hashes(logs_of(logs))} if logs is not None else {}
     with artifacts.create(
         out,
         kind=KIND,
         model=lm.ref,
         parents=_parents(dictionary),
-        settings=settings,
+        settings={**_settings(lm, design, config, dictionary, base), **kept_logs},
         seed=config.seed,
         resumable=True,
     ) as draft:
@@ -149,13 +144,21 @@ def _parents(dictionary: Dictionary | None) -> dict[str, str]:
     return {"dictionary": manifest.digest} if manifest else {}
 
 
-def _settings(lm: LanguageModel, design: Design, config: AuditConfig) -> dict[str, Any]:
+def _settings(
+    lm: LanguageModel,
+    design: Design,
+    config: AuditConfig,
+    dictionary: Dictionary | None,
+    base: LanguageModel | None,
+) -> dict[str, Any]:
     """What another audit would differ by."""
     return {
         "scenario": design.test.name,
         "prompts": _prompts_sha256(lm, design, config),
         "dtype": str(lm.dtype),
         "config": asdict(config),
+        "dictionary": dictionary.name if dictionary else "auto",
+        "base": base.ref.weights if base else None,
     }
 
 
