@@ -17,15 +17,18 @@ from brainscan.auditing.arms import (
     ANSWER,
     DECISION,
     GENERAL,
+    PARTS,
     Material,
     dense_arms,
     feature_sets,
+    part_arms,
     random_sets,
 )
 from brainscan.auditing.screen import MOST, Screened, best, strengths
 from brainscan.auditing.trials import detector_of
 from brainscan.dictionaries import Address
 from brainscan.dictionaries.testing import random_dictionary
+from brainscan.models import capture, intervene
 from brainscan.models.replay import Patch
 from brainscan.stats import Estimate
 from brainscan.stress.base import Asked
@@ -230,6 +233,28 @@ def test_dense_arms_move_to_where_harmless_ones_lie(organism, contexts, found, m
     dense = dense_directions(organism, HOOKPOINT, found.x, contexts, TARGET)
     arm = dense_arms(material, dense)[0]
     assert float(arm.at(1.0)[0].to) == pytest.approx(dense[0].harmless)
+
+
+def test_parts_of_a_dictionarys_sum_are_moved_apart(organism, contexts, dictionary, material):
+    arms = part_arms(material, dictionary, "features")
+    assert {one.kind for one in arms} == {PARTS}
+    assert len({one.name for one in arms}) == 4
+    ids = torch.tensor([contexts[0].tokens])
+    hookpoint, n = material.hookpoint, contexts[0].prompt_length
+    with capture(organism, [hookpoint]) as before:
+        organism.forward(ids)
+    x = before[hookpoint][0, n:]
+    mean = (material.harmless - dictionary.reconstruct(material.harmless)).mean(0)
+    for arm, error in zip(arms[::2], (0 * mean, mean), strict=True):
+        assert arm.where == ANSWER
+        with (
+            intervene(organism, arm.at(1.0), prompt_lengths=[n]),
+            capture(organism, [hookpoint]) as after,
+        ):
+            organism.forward(ids)
+        want = dictionary.reconstruct(x) + error
+        torch.testing.assert_close(after[hookpoint][0, n:], want, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(after[hookpoint][0, :n], before[hookpoint][0, :n])
 
 
 def test_one_feature_has_as_many_different_stand_ins_as_are_active(

@@ -26,6 +26,8 @@ from brainscan.attribution import Context, Dense, Ranked
 from brainscan.attribution.ranking import is_target
 from brainscan.dictionaries import Address, Dictionary
 from brainscan.interventions import AblateSet, Direction, Edit, Positions, Probe, Where
+from brainscan.interventions.base import BaseEdit
+from brainscan.models import Hook, Intervention, LanguageModel
 from brainscan.shapes import Float, Tensor
 
 ANSWER, DECISION = "every token of the answer", "where the detector fires"
@@ -33,6 +35,7 @@ ANSWER, DECISION = "every token of the answer", "where the detector fires"
 
 GENERAL, EXTENDED, NEURONS, DENSE = "features", "features, extended", "neurons", "direction"
 RANDOM, REPLACED = "random features", "directions in place of the extension"
+PARTS = "parts of a dictionary's sum"
 """Kinds of arms."""
 
 _NEAREST = 20
@@ -53,10 +56,18 @@ class Candidate:
     """`ANSWER` or `DECISION`."""
     size: int
     """How many coordinates it moves."""
-    at: Callable[[float], tuple[Edit, ...]]
-    """Its edits at a strength."""
+    at: Callable[[float], tuple[Intervention, ...]]
+    """What it does at a strength."""
     features: tuple[str, ...] = ()
     """The features that it edits, if it is a set of such."""
+
+    def edits(self, strength: float) -> tuple[Edit, ...]:
+        """Its edits at a strength; moving a dictionary's error is none, and cannot be saved.
+
+        Args:
+            strength: how strongly.
+        """
+        return tuple(one for one in self.at(strength) if isinstance(one, Edit))
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,54 @@ def subspace_arms(
     )
     to = material.harmless.mean(0) @ F.normalize(rows.float(), dim=1).T
     return _both(material, name, kind, directions, to.cpu(), None)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ErrorMoved(BaseEdit):
+    """Moves what a dictionary leaves unexplained towards a vector; its reconstruction stays."""
+
+    dictionary: Dictionary
+    """The dictionary."""
+    to: Float[Tensor, " d"]
+    """Where the error goes: to zero, so that the reconstruction is left alone, or to a mean."""
+    strength: float = 1.0
+    """How far: 0 changes nothing, 1 goes all the way."""
+
+    def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
+        """The hooks that make the edit on this model."""
+
+        def change(x: Float[Tensor, "token d"]) -> Float[Tensor, "token d"]:
+            error = x - self.dictionary.reconstruct(x).to(x)
+            return x + self.strength * (self.to.to(x) - error)
+
+        return self._place(lm, self.dictionary.hookpoint, change)
+
+
+def part_arms(material: Material, dictionary: Dictionary, kind: str) -> list[Candidate]:
+    """The dictionary's reconstruction alone, and its error alone moved to its harmless mean.
+
+    What the first takes away lies in the error; what the second does, no feature can do.
+
+    Args:
+        material: what the mean is taken over.
+        dictionary: the dictionary.
+        kind: what arms of its features are called.
+    """
+    x = material.harmless.float()
+    error = (x - dictionary.reconstruct(x)).mean(0)
+    found = []
+    for name, to in ((f"{kind}: the sum alone", error * 0), (f"{kind}: the error alone", error)):
+        for where in (DECISION,) if material.early else (ANSWER, DECISION):
+            at = partial(_moved, dictionary, to, _positions(material, where))
+            found.append(Candidate(f"{name}, {where}", PARTS, where, len(to), at))
+    return found
+
+
+def _moved(
+    dictionary: Dictionary, to: Float[Tensor, " d"], positions: Positions, strength: float
+) -> tuple[ErrorMoved, ...]:
+    moved = ErrorMoved(dictionary=dictionary, to=to, strength=strength, positions=positions)
+    return (moved,)
 
 
 def random_sets(
@@ -261,8 +320,11 @@ def _edit(
     dictionary: Dictionary | None,
     strength: float,
 ) -> AblateSet:
-    within: Literal["all", "response"] = "all" if material.early else "response"
-    positions: Positions = (
-        "response" if where == ANSWER else Where(material.detector, 0.0, within=within)
-    )
+    positions = _positions(material, where)
     return AblateSet(targets, to, strength, positions=positions, dictionary=dictionary)
+
+
+def _positions(material: Material, where: str) -> Positions:
+    """The tokens that arms act on."""
+    within: Literal["all", "response"] = "all" if material.early else "response"
+    return "response" if where == ANSWER else Where(material.detector, 0.0, within=within)

@@ -72,7 +72,7 @@ class Frozen:
     @property
     def edits(self) -> tuple[Edit, ...]:
         """Its edits."""
-        return self.candidate.at(self.strength) if self.candidate else ()
+        return self.candidate.edits(self.strength) if self.candidate else ()
 
 
 def freeze(

@@ -29,7 +29,7 @@ from brainscan.auditing.arms import DECISION, Candidate
 from brainscan.auditing.kept import Kept, as_estimate
 from brainscan.interventions import Edit, neutral_passages
 from brainscan.interventions.scoring import score_passages
-from brainscan.models import LanguageModel
+from brainscan.models import Intervention, LanguageModel
 from brainscan.models.replay import Replay
 from brainscan.progress import progress
 from brainscan.shapes import Float, Tensor
@@ -59,7 +59,7 @@ class Screened:
     @property
     def edits(self) -> tuple[Edit, ...]:
         """Its edits."""
-        return self.candidate.at(self.strength)
+        return self.candidate.edits(self.strength)
 
     @property
     def merit(self) -> float:
@@ -95,7 +95,7 @@ class Bench:
     """The cell in which harm is done."""
 
     @torch.no_grad()
-    def odds(self, where: str, edits: Sequence[Edit] = ()) -> Float[Tensor, " context"]:
+    def odds(self, where: str, edits: Sequence[Intervention] = ()) -> Float[Tensor, " context"]:
         """The log-odds of every context under edits.
 
         Args:
@@ -114,7 +114,7 @@ class Bench:
         before, harm = self.odds(where), is_target(self.contexts, self.target)
         return float(before[harm].mean() - before[~harm].mean())
 
-    def shares(self, where: str, edits: Sequence[Edit]) -> tuple[Estimate, Estimate]:
+    def shares(self, where: str, edits: Sequence[Intervention]) -> tuple[Estimate, Estimate]:
         """How far edits take harmful contexts towards harmless, and move harmless ones.
 
         Args:
@@ -204,7 +204,7 @@ def _costs(lm: LanguageModel, candidates: Sequence[Candidate], passages: int) ->
 
 
 def expected_kl(
-    lm: LanguageModel, edit_sets: Sequence[Sequence[Edit]], passages: int
+    lm: LanguageModel, edit_sets: Sequence[Sequence[Intervention]], passages: int
 ) -> list[float]:
     """KL from the untouched model on neutral text, nats per token.
 

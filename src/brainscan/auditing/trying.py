@@ -47,6 +47,7 @@ from brainscan.auditing.arms import (
     Material,
     dense_arms,
     feature_sets,
+    part_arms,
     random_sets,
     subspace_arms,
 )
@@ -126,6 +127,7 @@ def try_arms(
     dictionaries = _dictionaries(room, located, read)
     ranked = {k: rank_latents(found, contexts, target, one) for k, one in dictionaries.items()}
     arms = [*dense_arms(material, dense), *_sets(room, material, ranked, dictionaries)]
+    arms += [a for kind, one in dictionaries.items() for a in part_arms(material, one, kind)]
     arms += _in_place(material, dictionaries, read.activations, room.config.seed)
     bench = bench_of(room, trial, hookpoint, target)
     screened = _screened(room, bench, arms)

@@ -28,9 +28,8 @@ import torch
 
 from brainscan.errors import CorpusError
 from brainscan.interventions.batches import by_length, check_untouched, logits_at, padded
-from brainscan.interventions.edits import Edit
 from brainscan.interventions.texts import Item, Passage, Tokens, passage_tokens
-from brainscan.models import LanguageModel, intervene
+from brainscan.models import Intervention, LanguageModel, intervene
 from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Int, Tensor
 
@@ -57,7 +56,7 @@ class Contexts(NamedTuple):
 
 def score_passages(
     lm: LanguageModel,
-    edit_sets: Sequence[Sequence[Edit]],
+    edit_sets: Sequence[Sequence[Intervention]],
     passages: Sequence[Passage],
     batch: int,
 ) -> PassageSums:
@@ -94,7 +93,10 @@ def score_passages(
 
 
 def score_items(
-    lm: LanguageModel, edit_sets: Sequence[Sequence[Edit]], items: Sequence[Item], batch: int
+    lm: LanguageModel,
+    edit_sets: Sequence[Sequence[Intervention]],
+    items: Sequence[Item],
+    batch: int,
 ) -> Bool[Tensor, "arm item"]:
     """Whether each set of edits leaves the right choice the most probable, for each item.
 
@@ -152,7 +154,7 @@ def _common(*rows: Sequence[int]) -> int:
 
 
 def _compare(
-    lm: LanguageModel, edit_sets: Sequence[Sequence[Edit]], rows: Sequence[Tokens]
+    lm: LanguageModel, edit_sets: Sequence[Sequence[Intervention]], rows: Sequence[Tokens]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Each arm's sums of KL and of NLL's change over each row."""
     batch = padded([row.ids for row in rows], lm.device)
@@ -190,7 +192,7 @@ def _divergence(
 
 
 def _choice_sums(
-    lm: LanguageModel, edits: Sequence[Edit], contexts: Sequence[Contexts]
+    lm: LanguageModel, edits: Sequence[Intervention], contexts: Sequence[Contexts]
 ) -> list[list[float]]:
     """The summed log-probability of each choice of each item."""
     rows = [row for context in contexts for row in context.rows]
@@ -218,6 +220,6 @@ def _choice_sums(
 
 
 def _edited(
-    lm: LanguageModel, edits: Sequence[Edit], prompt_lengths: Sequence[int]
+    lm: LanguageModel, edits: Sequence[Intervention], prompt_lengths: Sequence[int]
 ) -> AbstractContextManager[None]:
     return intervene(lm, edits, prompt_lengths=prompt_lengths)
