@@ -154,8 +154,17 @@ def _said(edit: Edit) -> list[object]:
     }
     where = edit.positions
     if isinstance(where, Where):
-        return [type(edit).__name__, targets, numbers, "where", str(where.within)]
+        return [type(edit).__name__, targets, numbers, str(where.within), _condition(where)]
     return [type(edit).__name__, targets, numbers, str(where)]
+
+
+def _condition(where: Where) -> str:
+    """What a condition reads, likewise."""
+    if isinstance(where.condition, str):
+        return f"{where.condition} above {where.threshold:.2g}"
+    vector = where.condition.direction.vector.detach().float()
+    read_at = where.condition.direction.hookpoint
+    return f"{read_at} {float(vector.norm()):.2g} {where.condition.bias:.2g} {where.threshold:.2g}"
 
 
 def _place(line: Mapping[str, Any]) -> tuple[tuple[str, str], str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,12 @@ def audit(
     test = load_test(scenario) if isinstance(scenario, str) else scenario
     design = Design(test, config.seed if config.null else None)
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
-    kept_logs = {"logs": hashes(logs_of(logs))} if logs is not None else {}
     with artifacts.create(
         out,
         kind=KIND,
         model=lm.ref,
         parents=_parents(dictionary),
-        settings={**_settings(lm, design, config, dictionary, base), **kept_logs},
+        settings=_settings(lm, design, config, dictionary, base, logs),
         seed=config.seed,
         resumable=True,
     ) as draft:
@@ -95,9 +94,7 @@ def audit(
         room = Room(lm, design, config, draft.path, place, kept, tell, recorded)
         if show and (first := preview(room, dictionary)):
             show(first)
-        report = _audited(room, base, dictionary)
-        if logs is not None:
-            report = replace(report, facts={**report.facts, "logs": str(logs)})
+        report = _audited(room, base, dictionary, {} if logs is None else {"logs": str(logs)})
         _write(report, room)
     return report
 
@@ -109,7 +106,12 @@ def _write(report: AuditReport, room: Room) -> None:
     artifacts.write_file(room.folder / PAGE, page.encode("utf-8", "replace"))
 
 
-def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | None) -> AuditReport:
+def _audited(
+    room: Room,
+    base: LanguageModel | None,
+    dictionary: Dictionary | None,
+    facts: Mapping[str, str],
+) -> AuditReport:
     room.tell("measuring the behaviour")
     measured = measure(room)
     behaviour = tuple(one.behaviour for one in measured)
@@ -126,6 +128,7 @@ def _audited(room: Room, base: LanguageModel | None, dictionary: Dictionary | No
             "seed": str(room.config.seed),
             "code": f"brainscan {__version__}",
             "dtype": str(room.lm.dtype).removeprefix("torch."),
+            **facts,
         },
     )
     if nothing:
@@ -150,9 +153,12 @@ def _settings(
     config: AuditConfig,
     dictionary: Dictionary | None,
     base: LanguageModel | None,
+    logs: str | Path | None,
 ) -> dict[str, Any]:
     """What another audit would differ by."""
+    given = {} if logs is None else {"logs": hashes(logs_of(logs))}
     return {
+        **given,
         "scenario": design.test.name,
         "prompts": _prompts_sha256(lm, design, config),
         "dtype": str(lm.dtype),
