@@ -21,6 +21,7 @@ BENCHES = (
     "training_step",
     "end_to_end",
     "decoding",
+    "watching",
     "replay",
     "arms",
     "memory",

@@ -23,16 +23,20 @@ PUBLIC = [
     "Scale",
     "Span",
     "Swap",
+    "Watch",
     "Where",
     "__version__",
     "audit",
+    "calibrate",
     "capture",
     "generate",
     "intervene",
     "load",
     "measure_effects",
+    "open_detectors",
     "scan",
     "test_edit",
+    "watch_transcripts",
 ]
 
 

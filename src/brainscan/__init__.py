@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from brainscan.models import capture, intervene, load
     from brainscan.models.generate import Sampling, generate
+    from brainscan.monitoring import Watch, calibrate, open_detectors, watch_transcripts
 
 __version__ = "0.1.0"
 
@@ -57,16 +58,20 @@ __all__ = [
     "Scale",
     "Span",
     "Swap",
+    "Watch",
     "Where",
     "__version__",
     "audit",
+    "calibrate",
     "capture",
     "generate",
     "intervene",
     "load",
     "measure_effects",
+    "open_detectors",
     "scan",
     "test_edit",
+    "watch_transcripts",
 ]
 
 _ROOMS = {
@@ -91,6 +96,7 @@ _ROOMS = {
     ),
     "brainscan.models": ("capture", "intervene", "load"),
     "brainscan.models.generate": ("Sampling", "generate"),
+    "brainscan.monitoring": ("Watch", "calibrate", "open_detectors", "watch_transcripts"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from brainscan.cli.options import DEFAULT_MODEL
-from brainscan.errors import ArtifactError, CorpusError
+from brainscan.errors import ArtifactError, CorpusError, UsageError
 
 if TYPE_CHECKING:
     from brainscan.dictionaries import Dictionary
     from brainscan.dictionaries.transcripts import Transcript
+    from brainscan.interventions import Edit
     from brainscan.models import LanguageModel
 
 
@@ -46,6 +47,55 @@ def open_pair(model: str | None, dictionary: str | None) -> Pair:
     lm = open_model(model or (found.model.id if found.model else None))
     found.check_model(lm)
     return Pair(lm, found.to(lm.device))
+
+
+def open_edits(
+    model: str | None, dictionary: str | None, lines: Sequence[str], folder: Path | None
+) -> tuple[LanguageModel, tuple[Edit, ...]]:
+    """The model, and the edits that were asked for with the dictionary they are of.
+
+    Args:
+        model: the model's name; None for the default one.
+        dictionary: the dictionary's name; None for those that come with the model.
+        lines: edits as `steer` takes them.
+        folder: saved edits.
+
+    Raises:
+        UsageError: one is no edit, or the dictionary is named and no edit is of it.
+    """
+    from brainscan.interventions import load_edits, parse_edit, with_dictionary
+
+    parsed = [parse_edit(line) for line in lines]
+    if dictionary is None:
+        lm, known = open_model(model), None
+    else:
+        lm, known = open_pair(model, dictionary)
+    if folder is not None:
+        parsed.extend(load_edits(folder, [known] if known else []))
+    edits = with_dictionary(parsed, known)
+    if known is not None and not any(_reads(edit, known) for edit in edits):
+        raise UsageError(
+            f"an edit of a latent of {known.name}, such as {known.hookpoint}/0=2x",
+            f"{', '.join(map(edit_words, edits)) or 'no edit'}, to which --dictionary says nothing",
+            "name one of its latents, or leave --dictionary out",
+        )
+    return lm, edits
+
+
+def edit_words(edit: Edit) -> str:
+    """An edit as one types it, or its kind where the grammar has no words for it."""
+    from brainscan.interventions import format_edit
+
+    try:
+        return format_edit(edit)
+    except UsageError:
+        return type(edit).__name__
+
+
+def _reads(edit: Edit, dictionary: Dictionary) -> bool:
+    """Whether an edit, or its condition, is of a latent of this dictionary."""
+    its = (edit.dictionary, getattr(edit.positions, "dictionary", None))
+    return any(own is dictionary for own in its)
 
 
 def open_dictionary(model: str | None, name: str | None) -> Dictionary:

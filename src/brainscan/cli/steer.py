@@ -15,7 +15,6 @@ from brainscan.cli.output import console, note, print_json, visible, working, wr
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
-    from brainscan.dictionaries import Dictionary
     from brainscan.interventions import Control, Edit, Effects
     from brainscan.models import LanguageModel
     from brainscan.models.generate import Sampling
@@ -138,9 +137,10 @@ def steer(
     if not (settings or edit or edits):
         raise UsageError("at least one edit", "none", "give --set, --edit or --edits")
     with working():
+        from brainscan.cli.parts import open_edits
         from brainscan.models.generate import Sampling
 
-        lm, chosen = _edits(model, dictionary, [*(settings or ()), *(edit or ())], edits)
+        lm, chosen = open_edits(model, dictionary, [*(settings or ()), *(edit or ())], edits)
         if save_edits is not None:
             _save(save_edits, chosen, lm)
         ids = [*lm.opening, *lm.tokenize(prompt)] if plain else lm.chat_tokens(prompt)
@@ -152,36 +152,6 @@ def steer(
         print_json(result.to_json())
     else:
         _print(result)
-
-
-def _edits(
-    model: str | None, dictionary: str | None, lines: Sequence[str], folder: Path | None
-) -> tuple[LanguageModel, tuple[Edit, ...]]:
-    """The model, and the edits that were asked for with the dictionary they are of."""
-    from brainscan.cli.parts import open_model, open_pair
-    from brainscan.interventions import load_edits, parse_edit, with_dictionary
-
-    parsed = [parse_edit(line) for line in lines]
-    if dictionary is None:
-        lm, known = open_model(model), None
-    else:
-        lm, known = open_pair(model, dictionary)
-    if folder is not None:
-        parsed.extend(load_edits(folder, [known] if known else []))
-    edits = with_dictionary(parsed, known)
-    if known is not None and not any(_reads(edit, known) for edit in edits):
-        raise UsageError(
-            f"an edit of a latent of {known.name}, such as {known.hookpoint}/0=2x",
-            f"{', '.join(map(_words, edits))}, to which --dictionary says nothing",
-            "name one of its latents, or leave --dictionary out",
-        )
-    return lm, edits
-
-
-def _reads(edit: Edit, dictionary: Dictionary) -> bool:
-    """Whether an edit, or its condition, is of a latent of this dictionary."""
-    its = (edit.dictionary, getattr(edit.positions, "dictionary", None))
-    return any(own is dictionary for own in its)
 
 
 def _save(folder: Path, edits: Sequence[Edit], lm: LanguageModel) -> None:
@@ -199,6 +169,7 @@ def _steered(
     sampling: Sampling,
     cost: Cost,
 ) -> Steered:
+    from brainscan.cli.parts import edit_words
     from brainscan.interventions import random_latent_control
     from brainscan.models.generate import generate
 
@@ -208,9 +179,9 @@ def _steered(
     return Steered(
         prompt=prompt,
         model=lm.name,
-        edits=tuple(_words(edit) for edit in edits),
+        edits=tuple(edit_words(edit) for edit in edits),
         answers=(answers[0].text, answers[1].text, answers[2].text),
-        control_edits=tuple(_words(edit) for edit in control.edits),
+        control_edits=tuple(edit_words(edit) for edit in control.edits),
         control=control,
         effects=_cost(lm, arms[1:], cost),
         seed=sampling.seed,
@@ -233,16 +204,6 @@ def _cost(
         lm, edit_sets, passages=neutral_passages(limit), items=capability_items(limit)
     )
     return own, control
-
-
-def _words(edit: Edit) -> str:
-    """An edit as one types it, or its kind where the grammar has no words for it."""
-    from brainscan.interventions import format_edit
-
-    try:
-        return format_edit(edit)
-    except UsageError:
-        return type(edit).__name__
 
 
 def _figures(result: Steered) -> list[tuple[str, str, str]]:

@@ -158,7 +158,7 @@ def generate(
     rows = make_rows(lm, prompts, sampling, edits, seeds, drafts)
     plain = may_pad(lm)
     kept = tuple(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in keep))
-    run = _Run(lm, sampling, _end_tokens(lm), on_token, logprobs, alternatives, kept)
+    run = Run(lm, sampling, end_tokens(lm), on_token, logprobs, alternatives, kept)
     with evaluating(lm.model), torch.no_grad(), kept_memory():
         watched = is_watched(lm.model)
         may_draft = may_share(lm) and not (watched or keep or logprobs or alternatives)
@@ -174,7 +174,7 @@ def generate(
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """What all batches of a call have in common."""
 
     lm: LanguageModel
@@ -307,7 +307,7 @@ def _prompt(row: Row) -> Prompt:
     return Prompt(tuple(row.prompt), tuple(acting))
 
 
-def _end_tokens(lm: LanguageModel) -> set[int]:
+def end_tokens(lm: LanguageModel) -> set[int]:
     """The tokens that end a text, by the model's generation settings and by its tokenizer."""
     settings = getattr(lm.model, "generation_config", None)
     ends = getattr(settings, "eos_token_id", None)

@@ -122,7 +122,18 @@ class LanguageModel:
         generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> list[int]:
-        """A conversation's tokens through the model's chat template.
+        """A conversation's tokens through the model's chat template; see `chat_text`."""
+        text = self.chat_text(messages, generation_prompt=generation_prompt, tools=tools)
+        return self.tokenize(text)
+
+    def chat_text(
+        self,
+        messages: Messages,
+        *,
+        generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """A conversation's text through the model's chat template.
 
         Args:
             messages: the conversation; a string is one user's message. A model without a template
@@ -134,7 +145,7 @@ class LanguageModel:
 
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         if not self.tokenizer.chat_template:
-            return self.tokenize(_plain_chat(turns, generation_prompt))
+            return _plain_chat(turns, generation_prompt)
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(turn) for turn in turns],
@@ -148,7 +159,7 @@ class LanguageModel:
                 f"{[turn['role'] for turn in turns]}: {error}",
                 "change the roles, for example put the system message into the user's",
             ) from error
-        return self.tokenize(str(text))
+        return str(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones included."""

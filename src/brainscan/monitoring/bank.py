@@ -19,6 +19,7 @@ are added move no others.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,16 @@ def load_concept(name: str | Path) -> Concept:
         texts=_texts(path, "texts", found["texts"]),
         near=_texts(path, "near", found["near"]),
     )
+
+
+def concept_digest(concept: Concept) -> str:
+    """sha256 of a concept's texts, for artifacts that were made of it.
+
+    Args:
+        concept: the concept.
+    """
+    rows = [sorted(one.text for one in texts) for texts in (concept.texts, concept.near)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _texts(path: Path, field: str, rows: Any) -> tuple[Text, ...]:

@@ -1,0 +1,132 @@
+"""Figures of a detector: how well it orders, how much it catches, how often it cries wolf.
+
+Intervals are by the bootstrap over texts, positive and negative ones drawn apart. A detector that
+orders all pairs rightly has no spread to draw from: then the interval is that of as many texts as
+there are of the rarer kind (Wilson).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brainscan import stats
+from brainscan.stats import Estimate
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+_DRAWS, _TAILS, _BINS = 1000, (2.5, 97.5), 10
+
+
+def auroc(positive: ArrayLike, negative: ArrayLike) -> Estimate:
+    """The share of pairs of a positive and a negative that are in order; ties count half.
+
+    Args:
+        positive: scores of those that should be high.
+        negative: scores of the others.
+    """
+    high, low = np.asarray(positive, float), np.asarray(negative, float)
+    n = len(high) + len(low)
+    if not len(high) or not len(low):
+        return Estimate(math.nan, 0.0, 1.0, n, "bootstrap")
+    won = (high[:, None] > low) + 0.5 * (high[:, None] == low)
+    draw = np.random.default_rng(0)
+    first = draw.multinomial(len(high), np.full(len(high), 1 / len(high)), _DRAWS) / len(high)
+    second = draw.multinomial(len(low), np.full(len(low), 1 / len(low)), _DRAWS) / len(low)
+    ends = np.percentile(((first @ won) * second).sum(1), _TAILS)
+    return _bounded(float(won.mean()), ends, min(len(high), len(low)), n)
+
+
+def caught(positive: ArrayLike, negative: ArrayLike, rate: float) -> Estimate:
+    """The share of positives above what a share of the negatives passes (TPR at an FPR).
+
+    Args:
+        positive: scores of those that should be high.
+        negative: scores of the others. With fewer than 1 / rate of them the threshold is the
+            highest of all: nothing stricter can be shown.
+        rate: the share of negatives that may pass.
+    """
+    high, low = np.asarray(positive, float), np.sort(np.asarray(negative, float))
+    n = len(high) + len(low)
+    if not len(high) or not len(low):
+        return Estimate(math.nan, 0.0, 1.0, n, "bootstrap")
+    draw = np.random.default_rng(0)
+    value = float((high > low[_place(len(low), rate)]).mean())
+    drawn = np.sort(draw.choice(low, (_DRAWS, len(low))), axis=1)[:, _place(len(low), rate)]
+    shares = (draw.choice(high, (_DRAWS, len(high))) > drawn[:, None]).mean(1)
+    least = stats.proportion(round(value * len(high)), len(high))
+    low_end, high_end = np.percentile(shares, _TAILS)
+    return Estimate(
+        value, min(float(low_end), least.low), max(float(high_end), least.high), n, "bootstrap"
+    )
+
+
+def threshold_at(negative: ArrayLike, rate: float) -> float:
+    """What a share of such scores passes.
+
+    Args:
+        negative: scores.
+        rate: the share; where they are too few for it, the highest score is the threshold.
+    """
+    ordered = np.sort(np.asarray(negative, float))
+    return float(ordered[_place(len(ordered), rate)]) if len(ordered) else math.inf
+
+
+def calibration_error(
+    z: NDArray[np.float32],
+    labels: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    texts: Sequence[int],
+) -> Estimate:
+    """How far log-odds are from the truth: the mean distance of chance and share in ten bins (ECE).
+
+    Args:
+        z: log-odds of tokens.
+        labels: whether each token's text is of the concept.
+        weights: what each counts for.
+        texts: the text of each.
+    """
+    chance = 1 / (1 + np.exp(-np.clip(z.astype(float), -30, 30)))
+    bins = np.minimum((chance * _BINS).astype(int), _BINS - 1)
+    numbers = np.unique(np.asarray(texts), return_inverse=True)[1]
+    n = int(numbers.max()) + 1
+    gaps = np.zeros((n, _BINS))
+    np.add.at(gaps, (numbers, bins), weights * (chance - labels))
+    total = np.bincount(numbers, weights, n)
+    draw = np.random.default_rng(0)
+    counts = draw.multinomial(n, np.full(n, 1 / n), _DRAWS)
+    drawn = np.abs(counts @ gaps).sum(1) / (counts @ total)
+    value = float(np.abs(gaps.sum(0)).sum() / total.sum())
+    low, high = np.percentile(drawn, _TAILS)
+    return Estimate(value, min(float(low), value), max(float(high), value), n, "bootstrap")
+
+
+def per_10k(flagged: Sequence[int], tokens: Sequence[int]) -> Estimate:
+    """False alarms per 10,000 tokens.
+
+    Args:
+        flagged: alarms of each text.
+        tokens: its tokens.
+    """
+    rate = stats.ratio(flagged, tokens)
+    if rate.value == 0:  # the rule of three: nothing to draw from
+        rate = replace(rate, low=0.0, high=3 / max(sum(tokens), 1))
+    return replace(rate, **{k: 1e4 * getattr(rate, k) for k in ("value", "low", "high")})
+
+
+def _place(n: int, rate: float) -> int:
+    """The place of the threshold among n ordered scores."""
+    return min(n - 1, math.ceil((n + 1) * (1 - rate)) - 1)
+
+
+def _bounded(value: float, ends: NDArray[np.float64], fewest: int, n: int) -> Estimate:
+    low, high = float(ends[0]), float(ends[1])
+    if value in (0.0, 1.0):
+        wider = stats.proportion(round(value * fewest), fewest)
+        low, high = min(low, wider.low), max(high, wider.high)
+    return Estimate(value, min(low, value), max(high, value), n, "bootstrap")

@@ -1,0 +1,140 @@
+"""Watching a row as the model reads and writes it.
+
+A `Watch` is an intervention that changes nothing. It reads each token at the detectors' hookpoints
+as it passes, and knows the token's log-odds before the next token is drawn. When an alarm is
+raised, edits that were given to it act from then on: in the layers above on the token itself, in
+those below from the next token on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from brainscan.errors import UsageError
+from brainscan.interventions.sinks import sinks_at
+from brainscan.models import Hook, Intervention, LanguageModel, Site
+from brainscan.models.families import order
+from brainscan.monitoring.jumps import Alarm, JumpRule, Jumps
+from brainscan.monitoring.roles import ASSISTANT, TEMPLATE
+from brainscan.monitoring.scores import Detectors, Follower
+from brainscan.shapes import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Watch:
+    """Follows one row; an intervention of its own for each row.
+
+    Attributes:
+        scores: the log-odds of each token read so far, by concept; not numbers for the template's.
+        jumps: the rule's statistic after each of them; not a number outside of the answer.
+        alarms: those raised so far.
+    """
+
+    acts_on_prompt = True
+
+    def __init__(
+        self,
+        detectors: Detectors,
+        roles: Sequence[str],
+        rule: JumpRule | None = None,
+        on_alarm: Sequence[Intervention] = (),
+        *,
+        messages: Sequence[int] | None = None,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            detectors: what is looked for.
+            roles: the role of each of the prompt's tokens; what follows is the model's answer.
+            rule: when to raise an alarm; the detectors' own when left out.
+            on_alarm: what acts once an alarm was raised.
+            messages: the number of each of the prompt's tokens' message; left out, a message ends
+                where the role changes.
+        """
+        rule = rule or detectors.rule
+        if on_alarm and rule is None:
+            raise UsageError(
+                "detectors with a rule for jumps", "none", "run `brainscan calibrate` again"
+            )
+        self.scores: list[NDArray[np.float32]] = []
+        self.jumps: list[float] = []
+        self._detectors = detectors
+        self._roles = list(roles)
+        self._messages = list(messages) if messages is not None else [0] * len(self._roles)
+        self._follower = Follower(detectors)
+        self._jumps = None if rule is None else Jumps(rule, detectors.names)
+        self._on_alarm = tuple(on_alarm)
+        self._special: frozenset[int] = frozenset()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms raised so far."""
+        return [] if self._jumps is None else self._jumps.alarms
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What was asked for so far, by danger."""
+        return {} if self._jumps is None else self._jumps.asked()
+
+    def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
+        """The hooks that read, and those of the edits that wait for an alarm."""
+        self._special = frozenset(lm.tokenizer.all_special_ids)
+        hookpoints = sorted(map(lm.resolve, self._detectors.hookpoints), key=order)
+        seen: dict[str, Tensor] = {}
+
+        def reader(hookpoint: str) -> Hook:
+            def read(x: Tensor, site: Site) -> Tensor:
+                seen[hookpoint] = x
+                if hookpoint == hookpoints[-1]:
+                    self._read(seen, site)
+                return x
+
+            return read
+
+        waiting = [
+            (hookpoint, self._once_alarmed(hook))
+            for edit in self._on_alarm
+            for hookpoint, hook in edit.attach(lm)
+        ]
+        return [*((name, reader(name)) for name in hookpoints), *waiting]
+
+    def _once_alarmed(self, hook: Hook) -> Hook:
+        return lambda x, site: hook(x, site) if self.alarms else x
+
+    @torch.no_grad()
+    def _read(self, seen: dict[str, Tensor], site: Site) -> None:
+        """Takes in the tokens of a pass, once all hookpoints have seen them."""
+        rows = len(site.positions)
+        if rows != 1:
+            raise UsageError("one row to a watch", f"a batch of {rows}", "make one for each row")
+        new = site.positions[0] >= len(self.scores)
+        if not new.any():
+            return
+        sinks = torch.zeros_like(new)
+        if site.positions.shape[1] > 1 or site.positions[0, 0] == 0:
+            for x in seen.values():
+                sinks |= sinks_at(x, site.positions.to(x.device))[0].to(sinks.device)
+        raw = self._detectors.raw({name: x[0, new.to(x.device)] for name, x in seen.items()})
+        tokens, skipped = site.tokens[0, new].tolist(), sinks[new].tolist()
+        for scores, token, sink in zip(raw, tokens, skipped, strict=True):
+            self._take(scores, token, sink)
+
+    def _take(self, raw: NDArray[np.float32], token: int, sink: bool) -> None:
+        at = len(self.scores)
+        if at < len(self._roles):
+            role, message = self._roles[at], self._messages[at]
+        else:
+            role = TEMPLATE if token in self._special else ASSISTANT
+            message = len(self._roles)
+        z = np.full_like(raw, np.nan) if sink else self._follower.step(raw, role, message)
+        self.scores.append(z)
+        if self._jumps is not None:
+            self.jumps.append(self._jumps.step(z, TEMPLATE if np.isnan(z[0]) else role, message))
+        else:
+            self.jumps.append(float("nan"))

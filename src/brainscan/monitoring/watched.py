@@ -1,0 +1,235 @@
+"""Conversations with what was seen in them: for JSON, for the terminal and for pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainscan.errors import UsageError
+from brainscan.models import Intervention, LanguageModel
+from brainscan.models.generate import OnToken, Sampling, generate
+from brainscan.monitoring.following import follow, trace
+from brainscan.monitoring.jumps import Alarm
+from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, MarkedTokens, marked_chat
+from brainscan.monitoring.scores import Detectors
+from brainscan.monitoring.watch import Watch
+from brainscan.stats import finite
+from brainscan.views import ActivationView, Html, LatentView, Section, TokenView, page, token_strip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_COLOURED = 8
+"""Concepts that a strip may be coloured by."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A conversation, token by token."""
+
+    texts: tuple[str, ...]
+    """Each token's text."""
+    roles: tuple[str, ...]
+    """The role of each token's message; empty for the template's."""
+    concepts: tuple[str, ...]
+    """The names of the concepts."""
+    dangers: frozenset[str]
+    """Those of them that an alarm is for."""
+    z: NDArray[np.float32]
+    """Log-odds, ``[token, concept]``; not numbers where a token was not scored."""
+    jumps: tuple[float, ...]
+    """The rule's statistic after each token; not a number outside of answers."""
+    alarms: tuple[Alarm, ...]
+    """Danger that came from nowhere."""
+    asked: Mapping[str, float]
+    """What was asked for, by danger."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The conversation as a JSON object."""
+        rows = zip(self.texts, self.roles, self.z.tolist(), self.jumps, strict=True)
+        return {
+            "tokens": [
+                {
+                    "text": text,
+                    "role": role,
+                    "concepts": {
+                        name: round(value, 3)
+                        for name, value in zip(self.concepts, scores, strict=True)
+                        if math.isfinite(value)
+                    },
+                    "jump": finite(round(jump, 3)) if math.isfinite(jump) else None,
+                }
+                for text, role, scores, jump in rows
+            ],
+            "alarms": [alarm._asdict() for alarm in self.alarms],
+            "asked": {name: round(value, 3) for name, value in self.asked.items()},
+        }
+
+    @property
+    def answer(self) -> str:
+        """The text of the last answer."""
+        own = [n for n, role in enumerate(self.roles) if role == ASSISTANT]
+        start = max((n for n in own if n - 1 not in own), default=len(self.roles))
+        return "".join(self.texts[n] for n in own if n >= start)
+
+    def chances(self) -> NDArray[np.float64]:
+        """The log-odds as chances at even odds, 0 where a token was not scored."""
+        held = np.clip(np.nan_to_num(self.z.astype(float), nan=-30.0), -30, 30)
+        chances: NDArray[np.float64] = 1 / (1 + np.exp(-held))
+        return chances
+
+    def strip(self) -> Html:
+        """The conversation coloured by the concepts that stand out in it."""
+        chances = self.chances()
+        order = np.argsort(-np.quantile(chances, 0.95, axis=0), kind="stable")
+        chosen = [int(n) for n in order[:_COLOURED]]
+        latents = [
+            LatentView(
+                self.concepts[n],
+                self.concepts[n] + (" (danger)" if self.concepts[n] in self.dangers else ""),
+                shares=tuple(chances[:, n].tolist()),
+            )
+            for n in chosen
+        ]
+        tokens = [
+            TokenView(
+                text,
+                at,
+                tuple(
+                    ActivationView(
+                        self.concepts[n], float(self.z[at, n]), float(chances[at, n]), ""
+                    )
+                    for n in sorted(chosen, key=lambda n: -chances[at, n])
+                    if np.isfinite(self.z[at, n])
+                ),
+            )
+            for at, text in enumerate(self.texts)
+        ]
+        return token_strip(tokens, latents)
+
+    def to_html(self) -> str:
+        """A page of its own."""
+        facts = [("alarms", ", ".join(f"{a.concept} at token {a.token}" for a in self.alarms))]
+        return page("watch", [Section("", self.strip())], facts=facts)
+
+
+def watch_transcripts(
+    lm: LanguageModel, detectors: Detectors, conversations: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[Watched]:
+    """Reads whole conversations.
+
+    Args:
+        lm: the model.
+        detectors: what is looked for, with a rule for jumps.
+        conversations: each one's messages.
+
+    Raises:
+        UsageError: one is no conversation, or longer than the model can read.
+    """
+    if detectors.rule is None:
+        raise UsageError("detectors with a rule for jumps", "none", "run `brainscan calibrate`")
+    marked = []
+    for number, messages in enumerate(conversations, 1):
+        marked.append(marked_chat(lm, messages))
+        n, window = len(marked[-1].tokens), lm.context_window
+        if window is not None and n > window:
+            raise UsageError(
+                f"conversations of at most {window:,} tokens",
+                f"{n:,} in number {number}",
+                "leave it out, or cut it",
+            )
+    found = []
+    for one in follow(lm, detectors, marked):
+        traced = trace(one, detectors.rule, detectors.names)
+        found.append(
+            _watched(lm, detectors, one.marked, one.z, traced.jumps, traced.alarms, traced.asked)
+        )
+    return found
+
+
+def watch_answer(
+    lm: LanguageModel,
+    detectors: Detectors,
+    messages: Sequence[Mapping[str, Any]],
+    sampling: Sampling,
+    *,
+    edits: Sequence[Intervention] = (),
+    on_alarm: Sequence[Intervention] = (),
+    stop: bool = False,
+    on_token: OnToken | None = None,
+    watch: Watch | None = None,
+) -> Watched:
+    """The model's answer to a conversation, watched as it is written.
+
+    Args:
+        lm: the model.
+        detectors: what is looked for.
+        messages: the conversation so far.
+        sampling: how tokens are drawn.
+        edits: what is changed all along.
+        on_alarm: what is changed from an alarm on.
+        stop: end the answer at an alarm; the token drawn then is dropped.
+        on_token: called with each token, as `generate` does.
+        watch: a watch made with `new_watch`, for whoever wants to look at it meanwhile.
+    """
+    marked = marked_chat(lm, messages, generation_prompt=True)
+    watch = watch or new_watch(detectors, marked, on_alarm)
+
+    def heard(row: int, token: int) -> bool | None:
+        if stop and watch.alarms:
+            return False
+        return None if on_token is None else on_token(row, token)
+
+    made = generate(lm, [marked.tokens], sampling, edits=[watch, *edits], on_token=heard)[0]
+    written = made.tokens
+    if stop and watch.alarms and made.stop_reason == "cancelled":
+        written = written[:-1]
+    special = set(lm.tokenizer.all_special_ids)
+    roles = [TEMPLATE if token in special else ASSISTANT for token in written]
+    whole = MarkedTokens([*marked.tokens, *written], [*marked.roles, *roles], [], [])
+    n = len(whole.tokens)
+    z = np.full((n, len(detectors.each)), np.nan, np.float32)
+    jumps = [math.nan] * n
+    read = min(n, len(watch.scores))
+    z[:read] = np.stack(watch.scores[:read])
+    jumps[:read] = watch.jumps[:read]
+    alarms = [alarm for alarm in watch.alarms if alarm.token < n]
+    return _watched(lm, detectors, whole, z, jumps, alarms, watch.asked)
+
+
+def new_watch(
+    detectors: Detectors, marked: MarkedTokens, on_alarm: Sequence[Intervention] = ()
+) -> Watch:
+    """A watch over the answer to a conversation.
+
+    Args:
+        detectors: what is looked for.
+        marked: the conversation's tokens.
+        on_alarm: what is changed from an alarm on.
+    """
+    return Watch(detectors, marked.roles, on_alarm=on_alarm, messages=marked.messages)
+
+
+def _watched(
+    lm: LanguageModel,
+    detectors: Detectors,
+    marked: MarkedTokens,
+    z: NDArray[np.float32],
+    jumps: Sequence[float],
+    alarms: Sequence[Alarm],
+    asked: Mapping[str, float],
+) -> Watched:
+    return Watched(
+        texts=tuple(lm.token_strings(marked.tokens)),
+        roles=tuple(marked.roles),
+        concepts=detectors.names,
+        dangers=frozenset(one.concept for one in detectors.each if one.danger),
+        z=z,
+        jumps=tuple(jumps),
+        alarms=tuple(alarms),
+        asked=dict(asked),
+    )

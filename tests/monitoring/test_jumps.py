@@ -1,0 +1,91 @@
+"""The statistics of jumps, on log-odds made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from brainscan.errors import UsageError
+from brainscan.monitoring.jumps import STATISTICS, JumpRule, Jumps
+
+RULE = JumpRule("cusum", 4.0, usual=(0.0, 1.0), danger=(1,), kappa=0.5, clip=2.0)
+NAMES = ("calm", "danger")
+
+
+def run(asked, answer, rule=RULE):
+    jumps = Jumps(rule, NAMES)
+    for z in asked:
+        assert np.isnan(jumps.step(np.array([9, z], np.float32), "user", 0))
+    assert np.isnan(jumps.step(np.array([9, 9], np.float32), "", -1))
+    track = [jumps.step(np.array([9, z], np.float32), "assistant", 1) for z in answer]
+    return track, jumps
+
+
+def test_the_sum_is_pages():
+    answer = [3.0, 9.0, -7.0, 0.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+    track, jumps = run([-1.0] * 5, answer)
+    s, want = 0.0, []
+    for z in answer:  # b is what is usual, 1, since less was asked for
+        s = max(0.0, s + float(np.clip(z - 1, -2, 2)) - 0.5)
+        want.append(s)
+    np.testing.assert_allclose(track, want, rtol=1e-6)
+    (alarm,) = jumps.alarms
+    first = next(n for n, value in enumerate(want) if value > 4)
+    assert alarm.token == 6 + first  # five tokens of the user and one of the template before
+    assert alarm.concept == "danger"
+    assert alarm.score == pytest.approx(want[first])
+    zeros = [n for n in range(first) if want[n] == 0]
+    assert alarm.onset == 6 + max(zeros) + 1
+
+
+def test_danger_that_was_asked_about_is_no_jump():
+    calm, loud = run([-1.0] * 20, [5.0] * 9), run([6.0] * 20, [5.0] * 9)
+    assert calm[1].alarms
+    assert not loud[1].alarms
+    assert loud[1].asked()["danger"] == pytest.approx(6)
+
+
+def test_only_dangers_raise_alarms():
+    jumps = Jumps(RULE, NAMES)
+    for _ in range(30):
+        jumps.step(np.array([9, -5], np.float32), "assistant", 0)
+    assert not jumps.alarms
+    assert jumps.asked() == {}
+
+
+def test_an_answer_begins_at_zero_and_each_raises_its_own_alarm():
+    jumps = Jumps(RULE, NAMES)
+    loud = np.array([0, 9], np.float32)
+    for _ in range(10):
+        jumps.step(loud, "assistant", 0)
+    assert len(jumps.alarms) == 1
+    jumps.step(np.array([0, -9], np.float32), "user", 1)
+    assert jumps.step(loud, "assistant", 2) == pytest.approx(1.5)
+    for _ in range(10):
+        jumps.step(loud, "assistant", 2)
+    assert len(jumps.alarms) == 2
+
+
+@pytest.mark.parametrize(
+    ("statistic", "want"),
+    [
+        ("token", [2.0, 4.0, 0.0]),
+        ("mean", [2.0, 3.0, 2.0]),
+        ("ema", [2.0, 2.4, 1.92]),
+        ("difference", [1.0, 2.0, 1.0]),
+    ],
+)
+def test_the_simpler_statistics(statistic, want):
+    track, _ = run([1.0, 1.0], [2.0, 4.0, 0.0], replace(RULE, statistic=statistic))
+    np.testing.assert_allclose(track, want, rtol=1e-5)
+
+
+def test_the_statistics_are_all_tried_here():
+    assert set(STATISTICS) == {"cusum", "token", "mean", "ema", "difference"}
+
+
+def test_a_rule_for_no_danger():
+    with pytest.raises(UsageError, match="danger"):
+        replace(RULE, danger=())

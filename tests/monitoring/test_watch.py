@@ -1,0 +1,170 @@
+"""Watching a row as it is written: it changes nothing, and sees what a reading afterwards sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from brainscan import Ablate, Add, Direction, Sampling
+from brainscan.errors import UsageError
+from brainscan.models.generate import generate
+from brainscan.models.tiny import tiny
+from brainscan.monitoring import (
+    Detector,
+    Detectors,
+    JumpRule,
+    Watch,
+    watch_answer,
+    watch_transcripts,
+)
+from brainscan.monitoring.following import follow, trace
+from brainscan.monitoring.roles import MarkedTokens, marked_chat
+from brainscan.monitoring.scores import ROLES
+from brainscan.monitoring.watched import new_watch
+
+ASKED = [{"role": "user", "content": "the day was not one with you"}]
+SAMPLING = Sampling(max_new_tokens=24, temperature=1.0, seed=3)
+
+
+def written(lm, detectors, seed=3, **options):
+    marked = marked_chat(lm, ASKED, generation_prompt=True)
+    watch = new_watch(detectors, marked, **options)
+    made = generate(lm, [marked.tokens], SAMPLING, edits=[watch], seeds=[seed])[0]
+    return marked, watch, made
+
+
+def test_a_watched_answer_is_the_same(lm, detectors):
+    marked, _, made = written(lm, detectors)
+    plain = generate(lm, [marked.tokens], SAMPLING, seeds=[3])[0]
+    assert made.tokens == plain.tokens
+
+
+def test_it_sees_what_reading_afterwards_sees(lm, detectors):
+    marked, watch, made = written(lm, detectors)
+    n = len(marked.tokens) + len(made.tokens) - 1  # the last token is never read
+    special = set(lm.tokenizer.all_special_ids)
+    roles = ["" if token in special else "assistant" for token in made.tokens]
+    whole = MarkedTokens(
+        [*marked.tokens, *made.tokens],
+        [*marked.roles, *roles],
+        [*marked.messages, *[9] * len(roles)],
+        [],
+    )
+    (read,) = follow(lm, detectors, [whole])
+    seen = np.stack(watch.scores)[:n]
+    np.testing.assert_allclose(seen, read.z[:n], atol=1e-3)
+    traced = trace(read, detectors.rule, detectors.names)
+    np.testing.assert_allclose(watch.jumps[:n], traced.jumps[:n], atol=1e-3)
+    assert watch.asked == pytest.approx(traced.asked, abs=1e-3)
+
+
+def test_rows_of_a_batch_are_watched_as_if_alone(lm, detectors):
+    marked = marked_chat(lm, ASKED, generation_prompt=True)
+    alone = [written(lm, detectors, seed=seed)[1:] for seed in (1, 2)]
+    watches = [new_watch(detectors, marked) for _ in range(2)]
+    push = Add(Direction("resid_post.0", torch.ones(lm.d_model)), 0.5, positions="response")
+    rows = [[watches[0]], [watches[1]], [push]]
+    made = generate(lm, [marked.tokens] * 3, SAMPLING, edits=rows, seeds=[1, 2, 5])
+    for (watch, one), together, row in zip(alone, watches, made, strict=False):
+        assert one.tokens == row.tokens
+        n = len(marked.tokens) + len(row.tokens) - 1
+        np.testing.assert_allclose(
+            np.stack(watch.scores)[:n], np.stack(together.scores)[:n], atol=1e-3
+        )
+
+
+def test_a_watch_is_of_one_row(lm, detectors):
+    marked = marked_chat(lm, ASKED, generation_prompt=True)
+    watch = new_watch(detectors, marked)
+    with lm.edit(watch), pytest.raises(UsageError, match="one row"):
+        lm.forward(torch.tensor([marked.tokens] * 2))
+
+
+def eager(detectors, threshold):
+    """Detectors that raise an alarm as soon as the sum is above a threshold; every token adds."""
+    rule = replace(detectors.rule, threshold=threshold, usual=(-99.0,) * 3, kappa=0.0, clip=1.0)
+    neutral = {"user": (1e5, 1.0), "assistant": (0.0, 1.0), "tool": (0.0, 1.0)}
+    quiet = replace(detectors.each[1], line=(1e-3, 0.0), neutral=neutral)
+    return replace(detectors, each=(detectors.each[0], quiet, detectors.each[2]), rule=rule)
+
+
+def test_an_edit_acts_from_the_alarm_on_and_not_before(lm, detectors):
+    """Every token adds 1 to the sum: the fifth raises the alarm, before the sixth is drawn."""
+    push = Add(Direction("resid_post.3", torch.randn(lm.d_model)), 30.0, positions="response")
+    found = eager(detectors, 4.5)
+    marked, watch, made = written(lm, found, on_alarm=[push])
+    plain = generate(lm, [marked.tokens], SAMPLING, seeds=[3])[0]
+    (alarm,) = watch.alarms
+    first = len(marked.tokens)
+    assert alarm.token == first + 4
+    assert alarm.onset == first
+    assert made.tokens[:5] == plain.tokens[:5]
+    assert made.tokens[5:] != plain.tokens[5:]
+
+
+def test_an_alarm_ends_the_answer(lm, detectors):
+    got = watch_answer(lm, eager(detectors, 4.5), ASKED, SAMPLING, stop=True)
+    assert [role for role in got.roles if role == "assistant"] == ["assistant"] * 5
+    assert len(got.alarms) == 1
+    free = watch_answer(lm, eager(detectors, 4.5), ASKED, SAMPLING)
+    assert len(free.texts) > len(got.texts)
+    assert free.answer.startswith(got.answer)
+
+
+def test_hooks_are_gone_after_an_error(lm, detectors):
+    marked = marked_chat(lm, ASKED, generation_prompt=True)
+
+    def fail(row, token):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        watch_answer(lm, detectors, ASKED, SAMPLING, on_token=fail)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
+    assert marked.tokens
+
+
+def test_transcripts_are_told_token_by_token(lm, detectors):
+    talk = [*ASKED, {"role": "assistant", "content": "<script>one</script> word and earth"}]
+    (got,) = watch_transcripts(lm, detectors, [talk])
+    told = got.to_json()
+    assert next(t["role"] for t in told["tokens"] if t["role"]) == "user"
+    scored = [t for t in told["tokens"] if t["role"] == "assistant"]
+    assert all(set(t["concepts"]) == {"light", "earth", "sea"} for t in scored)
+    assert all(t["jump"] is not None for t in scored)
+    assert got.answer == talk[1]["content"]
+    assert "<script>one" not in got.to_html()
+
+
+def test_a_conversation_longer_than_the_model_reads(lm, detectors):
+    with pytest.raises(UsageError, match="number 1"):
+        watch_transcripts(lm, detectors, [[{"role": "user", "content": "day " * 2000}]])
+
+
+def test_edits_on_alarm_need_a_rule(detectors):
+    with pytest.raises(UsageError, match="rule"):
+        Watch(replace(detectors, rule=None), [], on_alarm=[Ablate("resid_post.1/0")])
+
+
+def test_a_hybrid_is_watched_too():
+    lm = tiny("qwen3_next")
+    draw = np.random.default_rng(1)
+    one = Detector(
+        "a",
+        "A",
+        True,
+        "resid_post.1",
+        "logistic",
+        "ema",
+        tuple(draw.normal(size=lm.d_model).tolist()),
+        0.0,
+        (),
+        dict.fromkeys(ROLES, (0.0, 1.0)),
+        (1.0, 0.0),
+        1.0,
+    )
+    found = Detectors(lm.ref, (one,), rule=JumpRule("cusum", 5.0, (0.0,), (0,)))
+    got = watch_answer(lm, found, ASKED, SAMPLING)
+    assert np.isfinite(got.z[:-1]).any()
