@@ -20,15 +20,18 @@ from brainscan.cli import (
     activations,
     atlas,
     audit,
+    calibrate,
     demo,
     dictionary,
     models,
     organism,
     output,
     scan,
+    serve,
     steer,
     stress,
     stress_judge,
+    watch,
 )
 from brainscan.errors import BrainscanError, UsageError
 
@@ -55,8 +58,11 @@ for group in (models.app, activations.app, dictionary.app, atlas.app, stress.app
     app.add_typer(group)
 app.command(epilog=demo.EXAMPLE)(demo.demo)
 app.command(epilog=audit.EXAMPLE)(audit.audit)
+app.command(epilog=calibrate.EXAMPLE)(calibrate.calibrate)
 app.command(epilog=scan.EXAMPLE)(scan.scan)
 app.command(epilog=steer.EXAMPLE)(steer.steer)
+app.command(epilog=watch.EXAMPLE)(watch.watch)
+app.command(epilog=serve.EXAMPLE)(serve.serve)
 
 
 def _print_version(asked: bool) -> bool:
@@ -118,10 +124,10 @@ def _run(arguments: list[str]) -> int:
 
 def _interrupted(arguments: list[str]) -> str:
     """What Ctrl-C leaves: only long stages have checkpoints, and nothing is ever half written."""
-    audits = arguments[:1] == ["audit"] or (
+    whole = arguments[:1] in (["audit"], ["calibrate"]) or (
         arguments[:1] == ["demo"] and "--concept" not in arguments
     )
-    if audits or tuple(arguments[:2]) in RESUMABLE:
+    if whole or tuple(arguments[:2]) in RESUMABLE:
         return "interrupted; run the same command again to go on"
     return "interrupted; nothing is left half written, and the same command starts again"
 

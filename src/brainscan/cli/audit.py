@@ -115,7 +115,7 @@ def _save(folder: Path, report: AuditReport, ref: ModelRef) -> None:
         return
     best = min(arms, key=lambda arm: arm.left.value)
     assert best.candidate is not None
-    save_edits(folder, best.candidate.at(best.strength), model=ref)
+    save_edits(folder, best.candidate.edits(best.strength), model=ref)
     note(f"saved: {best.name}, in {folder}")
 
 

@@ -1,0 +1,309 @@
+"""The chat: answers as they are written, their strips and timelines, and trials of features."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nicegui import ui
+
+from brainscan.page.screens.address import LONGEST, ChatState
+from brainscan.page.screens.conversation import (
+    Message,
+    Written,
+    answer_span,
+    prompt_of,
+    with_reading,
+    write,
+)
+from brainscan.page.screens.edit_list import EditList
+from brainscan.page.screens.frame import View, main_button, quiet_button, set_address, shown, told
+from brainscan.page.screens.strips import reading_lines, reading_strip
+from brainscan.page.screens.timeline import timeline
+from brainscan.page.screens.trial import Trial
+from brainscan.page.service import Service
+from brainscan.views import Html, Section, escape, join
+
+NOTHING = Html("")
+
+
+@dataclass
+class Turn:
+    """A message of the user's and its answer, on the screen."""
+
+    asked: str
+    """The message."""
+    answer: View
+    """Where the answer grows."""
+    strip: View
+    """Where its strip is."""
+    timeline: View
+    """Where its timeline is."""
+    question: View
+    """Where the message's own strip is."""
+    place: ui.element
+    """Where a trial of a feature goes."""
+    written: Written | None = None
+    """The answer; None while it is being written."""
+    trial: Trial | None = None
+    """The trial of a feature on it, if there is one."""
+
+
+@dataclass
+class Chat:
+    """One tab's chat; tabs have nothing in common but the model."""
+
+    service: Service
+    """The model."""
+    state: ChatState
+    """All that the chat depends on."""
+    turns: list[Turn] = field(default_factory=list)
+    """What was asked and answered."""
+    _writing: asyncio.Task[Any] | None = None
+
+    def build(self) -> None:
+        """Makes the screen; nothing is written yet."""
+        self._settings()
+        self._log = ui.element("div").props('role="log" aria-label="The conversation"')
+        with ui.element("div").classes("bp-ask"), ui.element("div").classes("bp-row"):
+            self._field = (
+                ui.textarea(placeholder="Ask the model")
+                .props('outlined autogrow dense aria-label="Your message" rows=1')
+                .classes("bp-grow")
+                .on("keydown.enter.exact.prevent", self.send)
+            )
+            self._send = main_button("Send", self.send)
+            self._stop = quiet_button("Stop", self.stop)
+            self._stop.set_visibility(False)
+        ui.context.client.on_delete(self.stop)
+
+    async def replay(self) -> None:
+        """Answers what the address asked, one message after the other."""
+        asked, feature = self.state.asked, self.state.feature
+        self.state = replace(self.state, asked=(), feature="")
+        for text in asked:
+            await self._answer(text)
+        if feature and self.turns:
+            await self._try(self.turns[-1], feature)
+            await self._run(self.turns[-1].trial.compare())  # type: ignore[union-attr]
+
+    async def send(self) -> None:
+        """Asks what stands in the field."""
+        text = str(self._field.value or "")
+        if not text.strip() or self._writing is not None:
+            return
+        self._field.value = ""
+        await self._answer(text)
+
+    def stop(self) -> None:
+        """Ends what is being written."""
+        if self._writing is not None:
+            self._writing.cancel()
+
+    async def again(self) -> None:
+        """Asks the whole conversation anew, under the edits and settings of now."""
+        if self._writing is not None:
+            return
+        asked = self.state.asked
+        self.turns.clear()
+        self._log.clear()
+        self.state = replace(self.state, asked=asked, feature="")
+        await self.replay()
+
+    def sections(self) -> list[Section]:
+        """What stands on the screen, for an export."""
+        made = []
+        for turn in self.turns:
+            parts = [_asked(turn.asked)]
+            if turn.written is not None:
+                parts += [self._strip_of(turn.written), self._timeline_of(turn.written)]
+            made.append(Section(turn.asked.strip()[:60] or "Asked", join(parts)))
+            made += turn.trial.sections() if turn.trial is not None else []
+        return made or [Section("", Html('<p class="bs-none">Nothing was asked yet.</p>'))]
+
+    def _settings(self) -> None:
+        with ui.expansion("Settings and edits").classes("bp-settings").props("dense") as box:
+            if self.state.edits or self.state.off:
+                box.open()
+            with ui.element("div").classes("bp-row"):
+                self._number("most", "Tokens at most", 1, 1)
+                self._number("temperature", "Temperature", 0, 0.1)
+                self._number("seed", "Seed", 0, 1)
+                system = ui.input("System message", value=self.state.system)
+                system.props("outlined dense").classes("bp-grow")
+                system.on("change", lambda: self._change(system=str(system.value or "")))
+                quiet_button("Ask all again", self.again)
+            self.edits = EditList(self.service, self.state, self._edited)
+            self.edits.build()
+
+    def _number(self, name: str, label: str, least: float, step: float) -> None:
+        kind = type(getattr(self.state, name))
+        entry = ui.number(label, value=getattr(self.state, name), min=least, step=step)
+        entry.props("outlined dense").classes("bp-number")
+        entry.on("change", lambda: self._change(**{name: kind(max(entry.value or 0, least))}))
+
+    def _change(self, **changes: Any) -> None:
+        with told():
+            self.state = replace(self.state, **changes)
+            set_address("/", self.state.query(), LONGEST)
+
+    def _edited(self, on: tuple[str, ...], off: tuple[str, ...]) -> None:
+        self._change(edits=on, off=off)
+
+    def _messages(self, text: str) -> list[Message]:
+        messages: list[Message] = []
+        if self.state.system:
+            messages.append({"role": "system", "content": self.state.system})
+        for turn in self.turns:
+            if turn.written is not None:
+                messages.append({"role": "user", "content": turn.asked})
+                messages.append({"role": "assistant", "content": turn.written.text})
+        return [*messages, {"role": "user", "content": text}]
+
+    async def _answer(self, text: str) -> None:
+        messages = self._messages(text)
+        turn = self._new_turn(text)
+        self.turns.append(turn)
+        self._change(asked=(*self.state.asked, text), feature="")
+        await self._run(self._written(turn, messages))
+        if turn.written is None:  # it cannot be asked, or was stopped before it began
+            turn.answer.show(Html('<p class="bs-none">No answer.</p>'))
+            self.turns.remove(turn)
+            self._change(asked=self.state.asked[:-1])
+
+    async def _written(self, turn: Turn, messages: list[Message]) -> None:
+        edits = await self.service.edits(self.state.edits)
+        prompt = prompt_of(self.service.lm, messages)
+        written = await write(
+            self.service, prompt, self.state, edits, lambda text: turn.answer.show(_growing(text))
+        )
+        turn.written = written
+        turn.answer.show(_told(written))
+        # Stopped or not, what is there is read; a second stop ends that too.
+        turn.written = written = await with_reading(self.service, written)
+        self._show(turn, written)
+
+    def _show(self, turn: Turn, written: Written) -> None:
+        if written.pieces:
+            turn.strip.show(self._strip_of(written))
+            turn.answer.show(_note(written))
+        turn.timeline.show(self._timeline_of(written))
+        start, stop = written.prompt.last
+        if written.reading is not None and stop > start:
+            strip = reading_strip(written.reading, start, stop, self.state.colour)
+            turn.question.show(
+                Html(
+                    '<details class="bs-fold"><summary>The message, token by token</summary>'
+                    f"{strip}</details>"
+                )
+            )
+
+    def _strip_of(self, written: Written) -> Html:
+        start, stop = answer_span(self.service.lm, written)
+        if written.reading is None or stop == start:
+            return _told(written)
+        return reading_strip(written.reading, start, stop, self.state.colour)
+
+    def _timeline_of(self, written: Written) -> Html:
+        start, stop = answer_span(self.service.lm, written)
+        if written.reading is None or stop == start:
+            return NOTHING
+        tokens = [token.text for token in written.reading.tokens[start:stop]]
+        lines = reading_lines(written.reading, start, stop)
+        return timeline(tokens, lines, "Over the answer, token by token")
+
+    def _new_turn(self, text: str) -> Turn:
+        with self._log, ui.element("article").classes("bp-turn bp-stack"):
+            View(_asked(text))
+            question = View()
+            answer = View(_growing(""))
+            strip = View(steers=True)
+            lines = View()
+            place = ui.element("div")
+        turn = Turn(text, answer, strip, lines, question, place)
+
+        async def steer(feature: str) -> None:
+            if self._writing is None:
+                with told():
+                    await self._try(turn, feature)
+
+        strip.on_chosen("steer", steer)
+        strip.on_chosen("colour", lambda by: self._change(colour=by))
+        return turn
+
+    async def _try(self, turn: Turn, feature: str) -> None:
+        """Opens the slider of a feature below an answer."""
+        for other in self.turns:
+            other.place.clear()
+            other.trial = None
+        if turn.written is None:
+            return
+        await self.service.edits([f"{feature}=1x"])
+        self._change(feature=feature)
+        trial = Trial(self.service, self.state, turn.written)
+        turn.trial = trial
+        with turn.place:
+            await trial.build(
+                compare=lambda: self._run(trial.compare()),
+                changed=lambda strength: self._change(strength=strength),
+                keep=lambda line: self.edits.add(line),
+                close=lambda: self._close(turn),
+            )
+        ui.run_javascript(f"getHtmlElement({turn.place.id})?.scrollIntoView({{ block: 'start' }})")
+
+    def _close(self, turn: Turn) -> None:
+        turn.place.clear()
+        turn.trial = None
+        self._change(feature="")
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does one thing at a time, so that it can be stopped."""
+        if self._writing is not None:
+            work.close()
+            return
+        self._send.set_visibility(False)
+        self._stop.set_visibility(True)
+        self._writing = asyncio.create_task(work)
+        try:
+            with told():
+                await self._writing
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._writing = None
+            self._send.set_visibility(True)
+            self._stop.set_visibility(False)
+
+
+def _asked(text: str) -> Html:
+    return Html(f'<p class="bp-role">You</p><div class="bp-asked" dir="auto">{escape(text)}</div>')
+
+
+def _growing(text: str) -> Html:
+    return Html(
+        '<p class="bp-role">The model</p>'
+        f'<p class="bp-told bp-writing" dir="auto">{escape(text)}</p>'
+    )
+
+
+def _note(written: Written) -> Html:
+    edits = len(written.edits)
+    note = f", under {edits} edit{'s' if edits > 1 else ''}" if edits else ""
+    note += ", stopped" if written.stopped else ""
+    return Html(f'<p class="bp-role">The model{note}</p>')
+
+
+def _told(written: Written) -> Html:
+    text = escape(written.text) or '<span class="bs-none">An empty answer.</span>'
+    return Html(f'{_note(written)}<p class="bp-told" dir="auto">{text}</p>')
+
+
+def title_of(state: ChatState) -> str:
+    """What a chat is called.
+
+    Args:
+        state: the chat's state.
+    """
+    return shown(state.asked[0].strip()[:60]) if state.asked else "Chat"
