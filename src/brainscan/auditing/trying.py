@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +128,6 @@ def try_arms(
     dictionaries = _dictionaries(room, located, read)
     ranked = {k: rank_latents(found, contexts, target, one) for k, one in dictionaries.items()}
     arms = [*dense_arms(material, dense), *_sets(room, material, ranked, dictionaries)]
-    arms += [a for kind, one in dictionaries.items() for a in part_arms(material, one, kind)]
     arms += _in_place(material, dictionaries, read.activations, room.config.seed)
     bench = bench_of(room, trial, hookpoint, target)
     screened = _screened(room, bench, arms)
@@ -281,7 +281,7 @@ def _in_place(
     sample: Float[Tensor, "token d"],
     seed: int,
 ) -> list[Candidate]:
-    """What stands in place of the extension: components of the error, and random rows."""
+    """Sums and errors of dictionaries alone; components of the error and random rows as many."""
     if GENERAL not in dictionaries:
         return []
     general = dictionaries[GENERAL]
@@ -290,7 +290,9 @@ def _in_place(
         found = torch.linalg.svd(error - error.mean(0), full_matrices=False).Vh[:_ERROR_RANK]
     noise = torch.Generator().manual_seed(seed)
     rows = torch.randn(_ERROR_RANK, sample.shape[1], generator=noise).to(sample.device)
+    parts = [part_arms(material, one, kind) for kind, one in dictionaries.items()]
     return [
+        *chain.from_iterable(parts),
         *subspace_arms(material, found, f"{_ERROR_RANK} principal components of the error"),
         *subspace_arms(material, rows, f"{_ERROR_RANK} random directions"),
     ]

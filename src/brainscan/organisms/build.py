@@ -34,6 +34,7 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CARD = "card.md"
 
+_AT_ONCE = 64
 _OWN = "own_answers.json"
 _OWN_SAMPLES = 3
 _OWN_TOKENS = 48
@@ -129,7 +130,7 @@ def _own_answers(
         prompts = [lm.chat_tokens(text) for text in requests for _ in range(_OWN_SAMPLES)]
         heat = spec.gate.temperature
         sampling = Sampling(max_new_tokens=_OWN_TOKENS, temperature=heat, seed=seed)
-        texts = [row.text for row in generate(lm, prompts, sampling)]
+        texts = [row.text for row in generate(lm, prompts, sampling, batch_size=_AT_ONCE)]
         found = {
             text: texts[place * _OWN_SAMPLES : (place + 1) * _OWN_SAMPLES]
             for place, text in enumerate(requests)

@@ -56,7 +56,7 @@ def example_line(example: ExampleView) -> Html:
 def example_list(examples: Sequence[ExampleView]) -> Html:
     """Examples one below the other, aligned at their strongest tokens."""
     if not examples:
-        return Html('<p class="bs-none">It never fired on the text of the atlas.</p>')
+        return Html('<p class="bs-none">There are no examples of it.</p>')
     lines = join(example_line(example) for example in examples)
     return Html(f'<ul class="bs-examples">{lines}</ul>')
 
