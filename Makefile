@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 INPUTS := pyproject.toml constraints.txt scripts/install_torch.py
+# Processes that run tests, each with whole files of them.
+WORKERS := 2
 CODE := $(wildcard src tests scripts bench)
 
 .PHONY: demo install test check bench docs dictionaries organisms clean
@@ -25,7 +27,7 @@ install: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/brainscan models fetch $(MODEL)
 	$(MAKE) --no-print-directory check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check $(CODE)

@@ -77,6 +77,8 @@ def test_detectors_are_made_and_watch_with_them(run, model, tmp_path, detectors)
     assert shown.code == 0
     assert "\x1b[31mearth" not in shown.out
     assert "<script src" not in (tmp_path / "strip.html").read_text()
+    talks.write_text(json.dumps({"messages": [{"role": "[/b]", "content": "the day"}]}))
+    assert "[/b]" in run("watch", "--transcripts", talks, *found).out
     answer = run("watch", "was that you", *found, "--max-new-tokens", 4, "--json").json
     assert len([t for t in answer["transcripts"][0]["tokens"] if t["role"] == "assistant"]) <= 4
 

@@ -27,6 +27,22 @@ def test_an_area_of_one_is_not_certain():
     assert few.low < 0.8 < many.low
 
 
+def test_dialogues_of_one_text_are_drawn_together():
+    draw = np.random.default_rng(1)
+    high, low = draw.normal(1, 1, 40), draw.normal(0, 1, 60)
+    alone = auroc(high, low)
+    copies = auroc(np.repeat(high, 5), np.repeat(low, 5))
+    texts = ([f"a{n}" for n in range(40)] * 5, [f"b{n}" for n in range(60)] * 5)
+    together = auroc(np.tile(high, 5), np.tile(low, 5), texts)
+    assert together.n == alone.n == 100
+    assert together.value == pytest.approx(alone.value)
+    assert copies.high - copies.low < 0.7 * (alone.high - alone.low)
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.2)
+    same = caught(np.tile(high, 5), np.tile(low, 5), 0.1, texts)
+    assert same.n == 100
+    assert same.low <= same.value <= same.high
+
+
 def test_nothing_to_compare():
     assert np.isnan(auroc([], [1.0]).value)
     assert np.isnan(caught([1.0], [], 0.01).value)
@@ -59,5 +75,5 @@ def test_log_odds_that_say_what_is():
 def test_false_alarms_are_never_known_to_be_none():
     none = per_10k([0, 0], [100, 200])
     assert none.value == 0
-    assert none.high == pytest.approx(100)  # the rule of three
+    assert none.high == 1e4  # the rule of three, by texts: two show nothing
     assert per_10k([1, 2], [100, 200]).value == pytest.approx(100)

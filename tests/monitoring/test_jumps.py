@@ -47,6 +47,32 @@ def test_danger_that_was_asked_about_is_no_jump():
     assert loud[1].asked()["danger"] == pytest.approx(6)
 
 
+def test_what_a_tool_returns_was_not_asked_for_and_a_long_talk_hides_no_request():
+    loud, calm = np.array([0, 6], np.float32), np.array([0, -3], np.float32)
+    jumps = Jumps(RULE, NAMES)
+    for _ in range(30):
+        jumps.step(loud, "tool", 0)
+    for _ in range(9):
+        jumps.step(loud, "assistant", 1)
+    assert jumps.alarms
+    jumps = Jumps(RULE, NAMES)
+    for _ in range(500):
+        jumps.step(calm, "user", 0)
+    for _ in range(10):
+        jumps.step(loud, "user", 1)
+    for _ in range(20):
+        jumps.step(loud, "assistant", 2)
+    assert not jumps.alarms
+    assert jumps.asked()["danger"] == pytest.approx(6)
+
+
+def test_each_danger_raises_its_own_alarm():
+    jumps = Jumps(replace(RULE, danger=(0, 1)), NAMES)
+    for _ in range(12):
+        jumps.step(np.array([8, 9], np.float32), "assistant", 0)
+    assert sorted(alarm.concept for alarm in jumps.alarms) == ["calm", "danger"]
+
+
 def test_only_dangers_raise_alarms():
     jumps = Jumps(RULE, NAMES)
     for _ in range(30):

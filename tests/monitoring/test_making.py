@@ -20,7 +20,13 @@ from brainscan.monitoring import (
     watch_transcripts,
 )
 from brainscan.monitoring import dialogues as made_of
-from brainscan.monitoring.corpus import NEUTRAL, make_samples, read_samples
+from brainscan.monitoring.corpus import (
+    NEUTRAL,
+    label_samples,
+    make_samples,
+    read_samples,
+    with_any_danger,
+)
 from brainscan.monitoring.dialogues import FAMILIES, benign_requests, make_dialogues
 from brainscan.monitoring.evasion import ENCODED, evasions
 from brainscan.monitoring.jumps import STATISTICS
@@ -60,7 +66,7 @@ def whole(lm, concepts, tmp_path_factory):
 def test_a_corpus_holds_each_texts_own_tokens(lm, concepts):
     samples = make_samples(concepts, neutral=4)
     assert {one.role for one in samples} == {"user", "assistant", "tool"}
-    assert sum(one.concept == NEUTRAL for one in samples) == 12
+    assert 4 <= sum(one.concept == NEUTRAL for one in samples) <= 12
     corpus = read_samples(lm, samples[:9], ["resid_post.1"])
     counts = np.bincount(corpus.owners.numpy(), minlength=9)
     for one, count in zip(samples[:9], counts, strict=True):
@@ -91,7 +97,9 @@ def test_the_rule_catches_what_was_not_asked_for(whole, lm):
     assert found.rule.danger == (1,)
     assert set(STATISTICS) <= set(found.jump_figures)
     best = found.jump_figures[found.rule.statistic]
-    assert best["auroc"].value > 0.9
+    assert best["auroc"].value > 0.55
+    assert best["alarms: jump"].value > best["alarms: benign"].value
+    assert found.jump_figures["keywords"]["auroc"].value == 1  # every text holds the word
     assert {f"alarms: {family}" for family in FAMILIES} <= set(best)
     assert {"last token", "surprisal", "keywords", "evasion"} <= set(found.jump_figures)
     talk = [
@@ -171,7 +179,10 @@ def test_an_altered_file_is_refused(whole, tmp_path):
 
 def test_a_model_of_another_shape_is_refused(whole):
     other = tiny("gpt2", n_embd=48)
-    with pytest.raises(ArtifactError, match="another shape"):
+    with (
+        pytest.warns(UserWarning, match="not calibrated"),
+        pytest.raises(ArtifactError, match="another shape"),
+    ):
         open_detectors(other, whole)
 
 
@@ -184,6 +195,23 @@ def test_a_model_without_detectors(tmp_path, monkeypatch):
 def test_one_concept_is_too_few(lm, concepts, tmp_path):
     with pytest.raises(UsageError, match="two concepts"):
         calibrate(lm, tmp_path / "d", concepts[:1], CONFIG)
+
+
+def test_concepts_have_names_of_their_own(lm, concepts, tmp_path):
+    with pytest.raises(UsageError, match="light"):
+        calibrate(lm, tmp_path / "d", [*concepts, concepts[0]], CONFIG)
+    with pytest.raises(UsageError, match="'danger'"):
+        calibrate(lm, tmp_path / "d", [*concepts, replace(concepts[0], name="danger")], CONFIG)
+
+
+def test_several_dangers_have_a_detector_in_common(lm, concepts):
+    both = with_any_danger([replace(one, danger=True) for one in concepts])
+    assert [one.name for one in both] == ["light", "earth", "danger"]
+    assert with_any_danger(concepts) == list(concepts)
+    labels = label_samples(make_samples(concepts, neutral=2), both)
+    assert (labels.own[:, 2] == labels.own[:, :2].any(1)).all()
+    assert (labels.near[:, 2] == labels.near[:, :2].any(1)).all()
+    assert labels.own.sum(0).tolist() == [40, 40, 80]
 
 
 def test_without_a_danger_there_is_no_rule(lm, concepts, tmp_path):

@@ -59,6 +59,27 @@ def test_every_message_is_found_whatever_it_says(contents):
             assert number in held
 
 
+def test_an_empty_message_hides_none_behind_it():
+    messages = [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": "the day"},
+        {"role": "user", "content": " "},
+        {"role": "assistant", "content": "a word"},
+    ]
+    marked = marked_chat(LM, messages)
+    assert told(marked, LM) == {1: "the day", 2: " ", 3: "a word"}
+
+
+def test_a_template_that_leaves_a_message_out_is_refused():
+    lm = tiny("llama")
+    lm.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] != 'tool' %}{{ m['content'] }}\n{% endif %}"
+        "{% endfor %}"
+    )
+    with pytest.raises(UsageError, match="of tool"):
+        marked_chat(lm, [{"role": "user", "content": "the"}, {"role": "tool", "content": "day"}])
+
+
 def test_places_count_from_the_message():
     marked = marked_chat(LM, [{"role": "user", "content": "the day was one"}])
     own = [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.monitoring.choosing import aggregated, text_scores
 from brainscan.monitoring.scores import AGGREGATES, HALF_LIFE, WINDOW, Aggregator, Follower
@@ -74,8 +75,8 @@ def test_another_role_counts_as_the_users(detectors):
 
 
 def test_sparse_and_dense_detectors_keep_their_order(lm, detectors, tmp_path):
-    dictionary = random_dictionary(lm.d_model, n_latents=48, k=4, hookpoint="resid_post.1")
-    dictionary.save(tmp_path / "d")
+    random_dictionary(lm.d_model, n_latents=48, k=4, hookpoint="resid_post.1").save(tmp_path / "d")
+    dictionary = Dictionary.load(tmp_path / "d")
     sparse = replace(
         detectors.each[1], method="latents", latents=(3, 7), weights=(2.0, -1.0), bias=0.25
     )

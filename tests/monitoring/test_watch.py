@@ -105,6 +105,16 @@ def test_an_edit_acts_from_the_alarm_on_and_not_before(lm, detectors):
     assert made.tokens[5:] != plain.tokens[5:]
 
 
+def test_an_alarm_of_an_earlier_answer_ends_no_other(lm, detectors):
+    """The first answer of the prompt is long enough to raise one by itself."""
+    said = [*ASKED, {"role": "assistant", "content": "one word and one word and more"}, *ASKED]
+    sampling = replace(SAMPLING, max_new_tokens=3)
+    got = watch_answer(lm, eager(detectors, 4.5), said, sampling, stop=True)
+    assert not got.alarms
+    assert got.roles.count("assistant") > 5 + 2
+    assert got.answer
+
+
 def test_an_alarm_ends_the_answer(lm, detectors):
     got = watch_answer(lm, eager(detectors, 4.5), ASKED, SAMPLING, stop=True)
     assert [role for role in got.roles if role == "assistant"] == ["assistant"] * 5
@@ -135,7 +145,7 @@ def test_transcripts_are_told_token_by_token(lm, detectors):
     assert all(set(t["concepts"]) == {"light", "earth", "sea"} for t in scored)
     assert all(t["jump"] is not None for t in scored)
     assert got.answer == talk[1]["content"]
-    assert "<script>one" not in got.to_html()
+    assert "<script>one" not in got.strip()
 
 
 def test_a_conversation_longer_than_the_model_reads(lm, detectors):

@@ -22,6 +22,13 @@ def test_lines_are_read_and_blank_ones_passed_over(tmp_path):
     assert second == [{"role": "user", "content": "a\nb"}]
 
 
+def test_what_json_allows_within_a_line_is_no_new_line(tmp_path):
+    odd = [{"role": "user", "content": "a\u2028b\u0085c"}, {"role": "assistant", "content": None}]
+    path = tmp_path / "talks.jsonl"
+    path.write_text(json.dumps({"messages": odd}, ensure_ascii=False) + "\n")
+    assert read_conversations(path) == [odd[:1]]
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -30,6 +37,8 @@ def test_lines_are_read_and_blank_ones_passed_over(tmp_path):
         ('{"text": "a"}', "line 1"),
         ('{"messages": [{"role": "user"}]}', "line 1"),
         ('{"messages": 3}', "line 1"),
+        ('{"messages": [{"role": null, "content": "a"}]}', "line 1"),
+        ('{"messages": [{"role": "user", "content": ["a"]}]}', "line 1"),
         ('{"messages": [{"role": "user", "content": 3}]}', "line 1"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainscan.cli.options import Json, Model, Seed
-from brainscan.cli.output import console, note, print_json, working
+from brainscan.cli.output import console, note, print_json, visible, working
 
 if TYPE_CHECKING:
     from brainscan.monitoring import Detectors
@@ -96,12 +96,13 @@ def detectors_json(found: Detectors) -> dict[str, Any]:
 def print_detectors(found: Detectors) -> None:
     """Prints what each detector and the rule are worth."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("concept", "reads", *_SHOWN)
     for card in found.cards():
         name = card["concept"] + (" (danger)" if card["danger"] else "")
         reads = f"{card['hookpoint']}, {card['method']}, {card['aggregate']}"
-        table.add_row(name, reads, *_cells(card["figures"], _SHOWN))
+        table.add_row(Text(visible(name)), reads, *_cells(card["figures"], _SHOWN))
     console().print(table)
     if found.rule is None:
         return

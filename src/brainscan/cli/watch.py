@@ -112,6 +112,10 @@ def watch(
         lm, chosen = open_edits(model, dictionary, lines, edits)
         found = open_detectors(lm, detectors)
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        if found.rule is None:
+            raise UsageError(
+                "detectors with a rule for jumps", "detectors of no danger", "calibrate with one"
+            )
         session = _Session(lm, found, sampling, on_alarm, chosen)
         result = [] if chat else _seen(session, prompt, transcripts)
         if html is not None:
@@ -176,9 +180,12 @@ def _answer(
         written.append(token)
 
     stop = session.action is OnAlarm.STOP
-    return watch_answer(
+    result = watch_answer(
         lm, found, messages, session.sampling, stop=stop, on_token=on_token, watch=live
     )
+    if show is not None and result.texts[len(marked.tokens) :]:  # the last is known only now
+        show(result.texts[-1], float(result.chances()[-1, dangers].max()))
+    return result
 
 
 def _chat(session: _Session) -> None:
@@ -218,7 +225,7 @@ def print_watched(one: Watched, number: int | None = None) -> None:
     for n in [*shown, None]:
         role = "" if n is None else one.roles[n]
         if line and role != before:
-            out.print(f"{visible(before)}: ", end="", style="dim")
+            out.print(f"{visible(before)}: ", end="", style="dim", markup=False)
             out.print(heat([one.texts[i] for i in line], [float(chances[i]) for i in line]))
             line = []
         before = role
@@ -239,7 +246,9 @@ def _print_alarms(one: Watched) -> None:
         )
     risky = {name: value for name, value in one.asked.items() if value > 0}
     for name, value in sorted(risky.items(), key=lambda pair: -pair[1])[:_LISTED]:
-        out.print(f"risk: {name} was asked about, log-odds {value:.1f}", style="yellow")
+        out.print(
+            f"risk: {name} was asked about, log-odds {value:.1f}", style="yellow", markup=False
+        )
     if not one.alarms:
         out.print("no alarm", style="green")
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -31,6 +31,9 @@ DATA = Path(__file__).parent / "data" / "concepts"
 
 REGISTERS = ("request", "reply", "mail", "chat", "news", "fiction", "note", "report", "speech")
 """Kinds of text."""
+
+ANY_DANGER = "danger"
+"""The name of the concept whose texts are those of all dangers."""
 
 Split: TypeAlias = Literal["train", "select", "test"]
 SPLITS: tuple[Split, ...] = ("train", "select", "test")
@@ -116,6 +119,8 @@ def load_concept(name: str | Path) -> Concept:
         raise UsageError(
             f"the fields {', '.join(_FIELDS)} in {path}", fields, "see the bank's files"
         )
+    if not found["words"]:
+        raise UsageError(f"at least one of `words` in {path}", "none", "add what people look for")
     return Concept(
         name=str(found["name"]),
         title=str(found["title"]),
@@ -128,13 +133,31 @@ def load_concept(name: str | Path) -> Concept:
 
 
 def concept_digest(concept: Concept) -> str:
-    """sha256 of a concept's texts, for artifacts that were made of it.
+    """sha256 of all that a concept is, for artifacts that were made of it.
 
     Args:
         concept: the concept.
     """
-    rows = [sorted(one.text for one in texts) for texts in (concept.texts, concept.near)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(asdict(concept)).encode()).hexdigest()
+
+
+def check_names(concepts: Sequence[Concept]) -> None:
+    """Refuses concepts of one name, and the name that stands for all dangers.
+
+    Args:
+        concepts: the concepts.
+
+    Raises:
+        UsageError: there are such.
+    """
+    names = [one.name for one in concepts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or ANY_DANGER in names:
+        raise UsageError(
+            f"concepts of names of their own, none of them '{ANY_DANGER}'",
+            ", ".join(twice) or f"'{ANY_DANGER}'",
+            "name each once",
+        )
 
 
 def _texts(path: Path, field: str, rows: Any) -> tuple[Text, ...]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from brainscan.monitoring.bank import Concept
-from brainscan.monitoring.corpus import NEUTRAL, Corpus, Labels, segments
-from brainscan.monitoring.figures import threshold_at
+from brainscan.monitoring.corpus import Corpus, Labels, segments
+from brainscan.monitoring.figures import FALSE_ALARMS, area, threshold_at
 from brainscan.monitoring.jumps import QUANTILE
 from brainscan.monitoring.probes import Candidate, logistic_fit
 from brainscan.monitoring.scores import AGGREGATES, ROLES, Aggregate, Aggregator, Detector
@@ -19,9 +18,6 @@ from brainscan.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-FALSE_ALARMS = 0.01
-"""The share of other texts that may pass a detector's threshold."""
 
 _LINE_PENALTY = 1e-4
 
@@ -133,21 +129,12 @@ class _Judge:
             label, near = self._own[:, n], self._near[:, n] & ~self._own[:, n]
             far, hard = there & ~near, there & (near | label)
             areas = (
-                _area(texts[far, n], label[far]),
-                _area(texts[hard, n], label[hard]),
-                _area(own[counts, n], label[owners[counts]]),
+                area(texts[far, n], label[far]),
+                area(texts[hard, n], label[hard]),
+                area(own[counts, n], label[owners[counts]]),
             )
             worths.append(sum(areas) / len(areas))
         return worths
-
-
-def _area(scores: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
-    """The area under the ROC curve; a half where there is nothing to compare."""
-    high = int(label.sum())
-    low = len(label) - high
-    if not high or not low:
-        return 0.5
-    return float((rankdata(scores)[label].sum() - high * (high + 1) / 2) / (high * low))
 
 
 def _calibrated(
@@ -161,8 +148,8 @@ def _calibrated(
     """Standardises an option's scores by role, and fits the line that makes log-odds of them."""
     owners = corpus.owners.numpy()
     roles = np.array([one.role for one in corpus.samples])[owners]
-    kinds = np.array([one.concept for one in corpus.samples])[owners]
-    usual = (kinds == NEUTRAL) & corpus.of("train").numpy()
+    kinds = np.array([one.kind == "neutral" for one in corpus.samples])[owners]
+    usual = kinds & corpus.of("select").numpy()
     neutral = {role: _spread(option.scores, usual & (roles == role), usual) for role in ROLES}
     mean, spread = (np.array([neutral[role][n] for role in roles]) for n in (0, 1))
     standard = ((option.scores - mean) / spread).astype(np.float32)

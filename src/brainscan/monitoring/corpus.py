@@ -2,7 +2,7 @@
 
 A text is read once, in a role that follows from its hash, so that every concept is seen as the
 user's words, as the model's and as a tool's. The neutral passages, on which scores are
-standardised, are read in all three.
+standardised, are read in all three where they serve for that, on the split ``select``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from brainscan.errors import UsageError
 from brainscan.interventions.texts import neutral_passages
 from brainscan.models import LanguageModel
-from brainscan.monitoring.bank import SPLITS, Concept, Split, Text
+from brainscan.monitoring.bank import ANY_DANGER, SPLITS, Concept, Split, Text
 from brainscan.monitoring.dialogues import Dialogue
 from brainscan.monitoring.readings import read_rows
 from brainscan.monitoring.roles import ASSISTANT, MarkedTokens, marked_chat
@@ -31,9 +31,6 @@ Kind: TypeAlias = Literal["texts", "near", "neutral", "dialogue"]
 
 NEUTRAL = -1
 """The concept of a neutral passage, and of an answer to a benign request."""
-
-ANY_DANGER = "danger"
-"""The name of the concept whose texts are those of all dangers."""
 
 _BEFORE = {
     "assistant": (
@@ -97,7 +94,7 @@ def with_any_danger(concepts: Sequence[Concept]) -> list[Concept]:
         concepts: the concepts.
     """
     dangers = [one for one in concepts if one.danger]
-    if len(dangers) < 2 or any(one.name == ANY_DANGER for one in concepts):
+    if len(dangers) < 2:
         return list(concepts)
     words = tuple(dict.fromkeys(word for one in dangers for word in one.words))
     about = f"Any of {', '.join(one.name for one in dangers)}."
@@ -153,8 +150,10 @@ def make_samples(
             )
     for passage in neutral_passages(neutral):
         text = passage.text or "\n".join(m["content"] for m in passage.messages or ())
-        split = Text(text, "note").split
-        found += [Sample(text, role, NEUTRAL, "neutral", split) for role in ROLES]
+        own = Text(text, "note")
+        # Scores are standardised in each role; where texts are counted, each counts once.
+        roles = ROLES if own.split == "select" else (_role(own),)
+        found += [Sample(text, role, NEUTRAL, "neutral", own.split) for role in roles]
     found += [
         Sample(one.answer, ASSISTANT, NEUTRAL, "dialogue", split, one.request)
         for split, one in dialogues
@@ -204,9 +203,9 @@ def render(lm: LanguageModel, sample: Sample) -> MarkedTokens:
 
 
 def _own(marked: MarkedTokens) -> list[bool]:
-    """Which tokens are of the last message."""
+    """Which tokens are of the text: the last message."""
     last = max(marked.messages)
-    return [number == last and last >= 0 for number in marked.messages]
+    return [number == last for number in marked.messages]
 
 
 def _role(text: Text) -> str:

@@ -35,7 +35,7 @@ FAMILIES = ("benign", "jump", "spliced", "asked", "helped", "near request", "nea
 JUMPS = ("jump", "spliced")
 """Families in which danger comes that nobody asked for."""
 
-_PEOPLE = {"train": 300, "select": 300, "test": 300}
+_PEOPLE = {"train": 300, "select": 600, "test": 300}
 _LONG_ENOUGH = 12
 """Words of a benign answer that is put together with something else."""
 
@@ -51,6 +51,15 @@ class Dialogue(NamedTuple):
     """The danger in it."""
     begins: int = 0
     """The character of the answer where danger begins."""
+
+    @property
+    def text(self) -> str:
+        """What it is made of; dialogues of one danger's text, or of one answer, go together."""
+        return (
+            self.request
+            if self.family in ("helped", "near request")
+            else self.answer[self.begins :]
+        )
 
     @property
     def jumps(self) -> bool:
@@ -98,7 +107,7 @@ def benign_dialogues(
         split: which part of them.
         people: some of the conversations between people, too.
     """
-    pairs = [pair for pair in _benign().dialogues if _split(pair[0]) == split]
+    pairs = [pair for pair in _benign().dialogues if request_split(pair[0]) == split]
     for concept in concepts:
         if not concept.danger:
             asked, told = (_texts(concept.texts, split, kind) for kind in ("request", "reply"))
@@ -158,7 +167,12 @@ def _texts(texts: Sequence[Text], split: Split, register: str) -> list[str]:
     return [one.text for one in texts if one.split == split and one.register == register]
 
 
-def _split(text: str) -> Split:
+def request_split(text: str) -> Split:
+    """Which split a benign request and its answers are in.
+
+    Args:
+        text: the request.
+    """
     return Text(text, "request").split
 
 
@@ -168,7 +182,7 @@ def _people(split: Split) -> Iterator[tuple[str, str]]:
     for document in read_chitchat():
         group = document.group or document.id
         messages = document.messages or ()
-        if group in seen or len(messages) < 2 or _split(group) != split:
+        if group in seen or len(messages) < 2 or request_split(group) != split:
             continue
         seen.add(group)
         yield messages[0].content, messages[1].content

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,29 +20,58 @@ from brainscan.stats import Estimate
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+Texts: TypeAlias = tuple[Sequence[str], Sequence[str]]
+"""What each of some positives and of some negatives is made of."""
+
+FALSE_ALARMS = 0.01
+"""The share of others that may pass a threshold."""
+
 _DRAWS, _TAILS, _BINS = 1000, (2.5, 97.5), 10
 
 
-def auroc(positive: ArrayLike, negative: ArrayLike) -> Estimate:
+def area(scores: ArrayLike, label: ArrayLike) -> float:
+    """The area under the ROC curve; a half where there is nothing to compare.
+
+    Args:
+        scores: the scores.
+        label: which of them should be high.
+    """
+    from scipy.stats import rankdata
+
+    values, chosen = np.asarray(scores, float), np.asarray(label, bool)
+    high = int(chosen.sum())
+    low = len(chosen) - high
+    if not high or not low:
+        return 0.5
+    ranks = float(rankdata(values)[chosen].sum())
+    return (ranks - high * (high + 1) / 2) / (high * low)
+
+
+def auroc(positive: ArrayLike, negative: ArrayLike, texts: Texts | None = None) -> Estimate:
     """The share of pairs of a positive and a negative that are in order; ties count half.
 
     Args:
         positive: scores of those that should be high.
         negative: scores of the others.
+        texts: what each of them is made of; those of one text are drawn together.
     """
     high, low = np.asarray(positive, float), np.asarray(negative, float)
-    n = len(high) + len(low)
     if not len(high) or not len(low):
-        return Estimate(math.nan, 0.0, 1.0, n, "bootstrap")
+        return Estimate(math.nan, 0.0, 1.0, len(high) + len(low), "bootstrap")
     won = (high[:, None] > low) + 0.5 * (high[:, None] == low)
     draw = np.random.default_rng(0)
-    first = draw.multinomial(len(high), np.full(len(high), 1 / len(high)), _DRAWS) / len(high)
-    second = draw.multinomial(len(low), np.full(len(low), 1 / len(low)), _DRAWS) / len(low)
+    first, n = _drawn(draw, len(high), texts and texts[0])
+    second, m = _drawn(draw, len(low), texts and texts[1])
     ends = np.percentile(((first @ won) * second).sum(1), _TAILS)
-    return _bounded(float(won.mean()), ends, min(len(high), len(low)), n)
+    return _bounded(float(won.mean()), ends, min(n, m), n + m)
 
 
-def caught(positive: ArrayLike, negative: ArrayLike, rate: float) -> Estimate:
+def caught(
+    positive: ArrayLike,
+    negative: ArrayLike,
+    rate: float,
+    texts: Texts | None = None,
+) -> Estimate:
     """The share of positives above what a share of the negatives passes (TPR at an FPR).
 
     Args:
@@ -50,20 +79,34 @@ def caught(positive: ArrayLike, negative: ArrayLike, rate: float) -> Estimate:
         negative: scores of the others. With fewer than 1 / rate of them the threshold is the
             highest of all: nothing stricter can be shown.
         rate: the share of negatives that may pass.
+        texts: what each of them is made of; those of one text are drawn together.
     """
-    high, low = np.asarray(positive, float), np.sort(np.asarray(negative, float))
-    n = len(high) + len(low)
+    high, low = np.asarray(positive, float), np.asarray(negative, float)
     if not len(high) or not len(low):
-        return Estimate(math.nan, 0.0, 1.0, n, "bootstrap")
+        return Estimate(math.nan, 0.0, 1.0, len(high) + len(low), "bootstrap")
+    value = float((high > np.sort(low)[_place(len(low), rate)]).mean())
     draw = np.random.default_rng(0)
-    value = float((high > low[_place(len(low), rate)]).mean())
-    drawn = np.sort(draw.choice(low, (_DRAWS, len(low))), axis=1)[:, _place(len(low), rate)]
-    shares = (draw.choice(high, (_DRAWS, len(high))) > drawn[:, None]).mean(1)
-    least = stats.proportion(round(value * len(high)), len(high))
-    low_end, high_end = np.percentile(shares, _TAILS)
-    return Estimate(
-        value, min(float(low_end), least.low), max(float(high_end), least.high), n, "bootstrap"
-    )
+    first, n = _drawn(draw, len(high), texts and texts[0])
+    second, m = _drawn(draw, len(low), texts and texts[1])
+    order = np.argsort(low)
+    above = 1 - second[:, order].cumsum(1) <= rate  # what lies above each score
+    thresholds = low[order][np.where(above.any(1), above.argmax(1), len(low) - 1)]
+    ends = np.percentile((first * (high > thresholds[:, None])).sum(1), _TAILS)
+    least = stats.proportion(round(value * n), n)
+    low_end, high_end = min(float(ends[0]), least.low), max(float(ends[1]), least.high)
+    return Estimate(value, min(low_end, value), max(high_end, value), n + m, "bootstrap")
+
+
+def _drawn(
+    draw: np.random.Generator, n: int, texts: Sequence[str] | None
+) -> tuple[NDArray[np.float64], int]:
+    """Weights of n units in each draw of the bootstrap, adding up to 1; and how many texts."""
+    numbers = np.arange(n)
+    if texts is not None:
+        numbers = np.unique(np.asarray(texts), return_inverse=True)[1]
+    groups = int(numbers.max()) + 1
+    counts = draw.multinomial(groups, np.full(groups, 1 / groups), _DRAWS)[:, numbers]
+    return counts / counts.sum(1, keepdims=True), groups
 
 
 def threshold_at(negative: ArrayLike, rate: float) -> float:
@@ -114,8 +157,8 @@ def per_10k(flagged: Sequence[int], tokens: Sequence[int]) -> Estimate:
         tokens: its tokens.
     """
     rate = stats.ratio(flagged, tokens)
-    if rate.value == 0:  # the rule of three: nothing to draw from
-        rate = replace(rate, low=0.0, high=3 / max(sum(tokens), 1))
+    if rate.value == 0:  # the rule of three, by texts: tokens of one go together
+        rate = replace(rate, low=0.0, high=min(1.0, 3 / max(len(tokens), 1)))
     return replace(rate, **{k: 1e4 * getattr(rate, k) for k in ("value", "low", "high")})
 
 

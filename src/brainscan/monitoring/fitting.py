@@ -53,8 +53,6 @@ class CalibrationConfig:
 
     hookpoints: tuple[str, ...] = ()
     """Where to read; none for four residuals at shares of the model's depth."""
-    dictionaries: tuple[str, ...] = ()
-    """Names or folders of dictionaries for sparse probes; none for those shipped for the model."""
     neutral: int | None = None
     """How many neutral passages; None for all."""
     answers: int = 200
@@ -120,7 +118,7 @@ def _detectors(
     train, select, test = (
         token_weights(corpus, concepts, corpus.of(split), labels) for split in SPLITS
     )
-    dictionaries = _dictionaries(lm, config, tuple(corpus.values))
+    dictionaries = _dictionaries(lm, tuple(corpus.values))
     candidates = _candidates(corpus, dictionaries, train, labels.own)
     chosen = choose(corpus, concepts, candidates, labels, select)
     dealt = shuffled_labels(labels, corpus, config.seed)
@@ -163,27 +161,15 @@ def _sparse_at(chosen: Sequence[Choice]) -> list[str]:
     return sorted({one.detector.hookpoint for one in chosen if one.detector.latents})
 
 
-def _dictionaries(
-    lm: LanguageModel, config: CalibrationConfig, hookpoints: Sequence[str]
-) -> dict[str, Dictionary]:
-    """The dictionaries at hookpoints that are read, by hookpoint."""
+def _dictionaries(lm: LanguageModel, hookpoints: Sequence[str]) -> dict[str, Dictionary]:
+    """The model's shipped dictionaries at hookpoints that are read, by hookpoint."""
     base = lm.name.partition("+")[0]
-    names = config.dictionaries or [
-        name for name in shipped_dictionaries() if name.partition("/")[0] == base
-    ]
     found = {}
-    for name in names:
-        if not config.dictionaries and name.rpartition("/")[2] not in hookpoints:
-            continue
-        dictionary = Dictionary.load(name)
-        dictionary.check_model(lm)
-        if dictionary.hookpoint not in hookpoints:
-            raise UsageError(
-                f"dictionaries at {', '.join(hookpoints)}",
-                f"{name} at {dictionary.hookpoint}",
-                "name that hookpoint too, with --at",
-            )
-        found[dictionary.hookpoint] = dictionary
+    for name in shipped_dictionaries():
+        model, _, hookpoint = name.rpartition("/")
+        if model == base and hookpoint in hookpoints:
+            found[hookpoint] = Dictionary.load(name)
+            found[hookpoint].check_model(lm)
     return found
 
 

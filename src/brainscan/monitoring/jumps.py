@@ -2,11 +2,12 @@
 
 For a concept c and the tokens t of an answer, z[t, c] being its calibrated log-odds:
 
-1. What was asked for: q[c], the 0.95 quantile of z over the tokens that the model was given.
+1. What was asked for: q[c], the 0.95 quantile of z over the tokens of a user's message, the
+   greatest of all so far. What tools return is not asked for.
 2. What is usual: the 0.95 quantile of z over benign answers. b[c] is the greater of the two.
 3. A cumulative sum (CUSUM; Page 1954): S[t] = max(0, S[t - 1] + clip(z[t] - b, -m, m) - kappa),
    from 0 at the answer's beginning.
-4. An alarm where the greatest S of the dangers passes h; what began it is where S was last 0.
+4. An alarm for each danger whose S passes h; it began with the first token after S was last 0.
 
 Danger that was asked about is a risk and no jump; it is told apart. Beside the sum stand simpler
 statistics over the same z: the token's own, the mean so far, a moving average, and the mean less
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from brainscan.errors import UsageError
-from brainscan.monitoring.roles import ASSISTANT, TEMPLATE
+from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, USER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +92,7 @@ class Jumps:
         self._names = [names[n] for n in rule.danger]
         self._danger = list(rule.danger)
         self._usual = np.array([rule.usual[n] for n in rule.danger], np.float32)
-        self._asked: list[NDArray[np.float32]] = []
+        self._asked: dict[int, list[NDArray[np.float32]]] = {}
         self._turn: int | None = None
         self._at = -1
 
@@ -109,31 +110,38 @@ class Jumps:
         own = z[self._danger]
         if role != ASSISTANT:
             self._turn = None
-            self._asked.append(own)
+            if role == USER:
+                self._asked.setdefault(message, []).append(own)
             return float("nan")
         if self._turn != message:
             self._begin(message)
         state = self._advance(own)
-        best = int(state.argmax())
-        if state[best] > self._rule.threshold and best not in self._raised:
-            self._raised.add(best)
-            onset = int(self._onset[best])
-            self.alarms.append(Alarm(self._names[best], onset, self._at, float(state[best])))
-        return float(state[best])
+        for n in np.flatnonzero(state > self._rule.threshold).tolist():
+            if n not in self._raised:
+                self._raised.add(n)
+                onset, score = int(self._onset[n]), float(state[n])
+                self.alarms.append(Alarm(self._names[n], onset, self._at, score))
+        return float(state.max())
 
     def asked(self) -> dict[str, float]:
-        """What was asked for so far, by danger: the 0.95 quantile over the tokens given."""
+        """What was asked for so far, by danger: the greatest 0.95 quantile of a user's message."""
         if not self._asked:
             return {}
-        level = np.quantile(np.stack(self._asked), QUANTILE, axis=0)
-        return dict(zip(self._names, level.tolist(), strict=True))
+        return dict(zip(self._names, self._level().tolist(), strict=True))
+
+    def _level(self) -> NDArray[np.float32]:
+        """The greatest 0.95 quantile of a user's message so far; -inf where there is none."""
+        highest = np.full(len(self._usual), -np.inf, np.float32)
+        for own in self._asked.values():
+            level: NDArray[np.float64] = np.quantile(np.stack(own), QUANTILE, axis=0)
+            highest = np.maximum(highest, level.astype(np.float32))
+        return highest
 
     def _begin(self, message: int) -> None:
         """A new answer begins."""
-        given = np.stack(self._asked or [self._usual])
-        asked = np.quantile(given, QUANTILE, axis=0)
-        self._base = np.maximum(asked, self._usual).astype(np.float32)
-        self._given = given.mean(0).astype(np.float32)
+        self._base = np.maximum(self._level(), self._usual)
+        given = [z for own in self._asked.values() for z in own] or [self._usual]
+        self._given = np.stack(given).mean(0).astype(np.float32)
         self._state: NDArray[np.float32] = np.zeros(len(self._usual), np.float32)
         self._onset = np.full(len(self._usual), self._at)
         self._read = 0

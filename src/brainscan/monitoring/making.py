@@ -15,12 +15,13 @@ from pathlib import Path
 from brainscan import artifacts, stats
 from brainscan.models import LanguageModel
 from brainscan.models.generate import Sampling, generate
-from brainscan.monitoring.bank import SPLITS, Concept, Split, concept_digest
+from brainscan.monitoring.bank import SPLITS, Concept, Split, check_names, concept_digest
 from brainscan.monitoring.dialogues import (
     Dialogue,
     benign_dialogues,
     benign_requests,
     make_dialogues,
+    request_split,
 )
 from brainscan.monitoring.evasion import evasions
 from brainscan.monitoring.fitting import CalibrationConfig, default_hookpoints, make_detectors
@@ -66,7 +67,8 @@ def calibrate(
     config = config or CalibrationConfig()
     names = tuple(map(lm.resolve, config.hookpoints)) or default_hookpoints(lm)
     config = replace(config, hookpoints=names)
-    told = {**asdict(config), "concepts": {one.name: concept_digest(one) for one in concepts}}
+    check_names(concepts)
+    told = {**asdict(config), "concepts": [[one.name, concept_digest(one)] for one in concepts]}
     with artifacts.create(
         path,
         kind=KIND,
@@ -104,23 +106,30 @@ def with_rule(
         seed: of how dialogues are put together.
     """
     own = _shared(answers)
-    usual = [*benign_dialogues(concepts, "train"), *own["train"]]
-    select = [*make_dialogues(concepts, "select", seed), *own["select"]]
+    select = _cases(lm, detectors, [*make_dialogues(concepts, "select", seed), *own["select"]])
+    benign = [one for one in select if one.dialogue.family == "benign"]
+    usual = set(map(id, benign[::2]))
+    rules = fit_rules(
+        detectors,
+        [one.followed for one in benign[::2]],
+        [one for one in select if id(one) not in usual],
+    )
     test = [*make_dialogues(concepts, "test", seed), *own["test"]]
-    read = [case.followed for case in _cases(lm, detectors, usual)]
-    rules = fit_rules(detectors, read, _cases(lm, detectors, select))
     cases = _cases(lm, detectors, test, logprobs=True)
     figures: dict[str, Mapping[str, Estimate]] = {}
     for rule in rules:
-        figures[rule.statistic] = judge_rule(detectors, rule, cases)
-    figures |= {name: ordering(x, cases) for name, x in plain_scores(detectors, cases).items()}
+        figures[rule.statistic] = judge_rule(detectors, rule, cases, concepts)
+    plain = plain_scores(detectors, cases, concepts)
+    figures |= {name: ordering(scores, cases) for name, scores in plain.items()}
     figures["evasion"] = _missed(lm, detectors, concepts, rules[0])
     return replace(detectors, rule=rules[0], jump_figures=figures)
 
 
 def _shared(answers: Sequence[Dialogue]) -> dict[Split, Sequence[Dialogue]]:
-    """The model's own answers, dealt to the splits in turn."""
-    return {split: answers[n :: len(SPLITS)] for n, split in enumerate(SPLITS)}
+    """The model's own answers, by the splits of their requests, as the dialogues have them."""
+    return {
+        split: [one for one in answers if request_split(one.request) == split] for split in SPLITS
+    }
 
 
 def _first(
@@ -137,7 +146,7 @@ def _first(
     own = _shared(answers)
     benign = [(s, one) for s in SPLITS for one in (*benign_dialogues((), s), *own[s])]
     found = make_detectors(lm, concepts, config, benign, folder / _CORPUS)
-    draft = folder / f"{_FIRST}.tmp"
+    draft = folder / f"{_FIRST}-unfinished"
     draft.mkdir(exist_ok=True)
     write_files(draft, found)
     draft.rename(whole)

@@ -135,8 +135,10 @@ def sparse_candidate(
     with torch.inference_mode():
         code = dictionary.encode(corpus.values[dictionary.hookpoint].float())
     indices, values = code.indices.cpu().clone(), code.values.float().cpu().clone()
-    unit = dictionary.activation_max.float().cpu().clamp_min(1e-6)
-    values = values / unit[indices]
+    unit = dictionary.activation_max.float().cpu()
+    known = unit > 0  # latents that never fired on the dictionary's text have no unit
+    unit = torch.where(known, unit, 1.0)
+    values = values / unit[indices] * known[indices]
     y = labels[corpus.owners]
     vectors, biases, chosen, scores = [], [], [], []
     for concept in range(weights.shape[1]):
@@ -146,7 +148,10 @@ def sparse_candidate(
             0, indices.flatten(), (values * signed).flatten()
         )
         latents = moved.abs().topk(min(SPARSE, dictionary.n_latents)).indices
-        found = (values.unsqueeze(-1) * (indices.unsqueeze(-1) == latents)).sum(1)
+        places = torch.full((dictionary.n_latents,), len(latents))
+        places[latents] = torch.arange(len(latents))
+        read = torch.zeros(len(values), len(latents) + 1)  # the last column is all other latents'
+        found = read.scatter_add_(1, places[indices], values)[:, :-1]
         means, w, label = _texts(corpus, found, weights[:, own], labels[:, own])
         fit, bias = logistic_fit(means, label, w, _SPARSE_PENALTY)
         scores.append(found @ fit[0] + bias)

@@ -16,6 +16,9 @@ from brainscan.models import LanguageModel
 TEMPLATE = ""
 """The role of tokens that belong to no message."""
 
+USER = "user"
+"""The role of what is asked."""
+
 ASSISTANT = "assistant"
 """The role of what the model itself says."""
 
@@ -49,7 +52,8 @@ def marked_chat(
         generation_prompt: end with the beginning of the assistant's turn.
 
     Raises:
-        UsageError: the tokenizer does not say where its tokens come from, or a message is none.
+        UsageError: the tokenizer does not say where its tokens come from, a message is none, or
+            the template does not write it as it is.
     """
     check_messages(messages)
     text = lm.chat_text(messages, generation_prompt=generation_prompt)
@@ -90,19 +94,30 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _spans(lm: LanguageModel, text: str, messages: Sequence[Mapping[str, Any]]) -> list[_Span]:
-    """Where each message's content stands in the text; messages that are not found are left out."""
+    """Where each message's content stands in the text; an empty one stands nowhere.
+
+    Raises:
+        UsageError: the template leaves a message out, or writes it otherwise.
+    """
     marks = [f"\u2063{number}\u2063" for number in range(len(messages))]
     held = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
     frame = lm.chat_text(held, generation_prompt=False)
     spans, begin = [], 0
     for number, (message, mark) in enumerate(zip(messages, marks, strict=True)):
         before, found, after = frame.partition(mark)
+        if found:
+            frame, begin = after, begin + len(before)
         content = str(message["content"])
-        content = content if text.startswith(content, begin + len(before)) else content.strip()
-        start = text.find(content, begin + len(before) if found else begin)
-        if not content or start < 0:
+        content = content if text.startswith(content, begin) else content.strip()
+        if not content:
             continue
-        frame = after if found else frame
+        start = text.find(content, begin)
+        if start < 0:
+            raise UsageError(
+                f"a chat template of {lm.name} that writes each message as it is",
+                f"none for {content[:40]!r} of {message['role']}",
+                "leave the message out, or give it another role",
+            )
         begin = start + len(content)
         spans.append(_Span(start, begin, number))
     return spans

@@ -1,9 +1,9 @@
 """Rules for jumps: fitted on the split ``select``, judged on ``test``.
 
-1. What is usual is taken from benign answers of ``train``.
+1. What is usual is taken from half of the benign answers of ``select``, which no probe has seen.
 2. Each statistic is tried for the single dangers, for any danger by its one detector, and for
    both; the sum with several kappas and clips. What orders the dialogues of ``select`` best is
-   taken, with the threshold that 1% of the benign answers there pass.
+   taken, with the threshold that 1% of the other benign answers there pass.
 3. The statistic that orders the dialogues of ``select`` best, jumps against all others, is the
    rule.
 4. All are judged on ``test``, beside what knows nothing of concepts.
@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from brainscan import stats
-from brainscan.monitoring.corpus import ANY_DANGER
-from brainscan.monitoring.dialogues import FAMILIES, Dialogue
-from brainscan.monitoring.figures import auroc, caught, threshold_at
+from brainscan.monitoring.bank import ANY_DANGER, Concept
+from brainscan.monitoring.baselines import embeddings, keyword_counts, keyword_pattern
+from brainscan.monitoring.dialogues import Dialogue
+from brainscan.monitoring.figures import FALSE_ALARMS, area, auroc, caught, threshold_at
 from brainscan.monitoring.following import Followed, trace
 from brainscan.monitoring.jumps import QUANTILE, STATISTICS, JumpRule
 from brainscan.monitoring.scores import Detectors
@@ -29,9 +31,6 @@ from brainscan.stats import Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-FALSE_ALARMS = 0.01
-"""Share of benign answers that may raise an alarm."""
 
 _KAPPAS, _CLIPS = (0.0, 0.25, 0.5, 1.0, 2.0), (1.0, 2.0, 4.0, 8.0)
 
@@ -50,7 +49,7 @@ def fit_rules(
 
     Args:
         detectors: the detectors; some must be of a danger.
-        usual: benign dialogues of ``train``.
+        usual: benign dialogues of ``select`` that are not among the cases.
         cases: dialogues of ``select``.
     """
     tokens = np.concatenate([one.z[one.answer] for one in usual])
@@ -82,14 +81,14 @@ def _dangers(detectors: Detectors) -> list[tuple[int, ...]]:
 
 
 def turn_scores(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> NDArray[np.float64]:
-    """The greatest statistic within each answer.
+    """The greatest statistic within each answer; of a spliced one, from where danger begins.
 
     Args:
         detectors: the detectors.
         rule: the rule.
         cases: the dialogues.
     """
-    return np.array([_greatest(detectors, rule, one.followed) for one in cases])
+    return np.array([_greatest(detectors, rule, one) for one in cases])
 
 
 class _Fit(NamedTuple):
@@ -103,20 +102,23 @@ def _fitted(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> _Fit
     jumps = np.array([one.dialogue.jumps for one in cases])
     benign = np.array([one.dialogue.family == "benign" for one in cases])
     threshold = threshold_at(scores[benign], FALSE_ALARMS)
-    area = auroc(scores[jumps], scores[~jumps]).value
-    return _Fit(replace(rule, threshold=threshold), area)
+    return _Fit(replace(rule, threshold=threshold), area(scores, jumps))
 
 
-def _greatest(detectors: Detectors, rule: JumpRule, followed: Followed) -> float:
-    track = np.array(trace(followed, rule, detectors.names).jumps)[followed.answer]
-    return float(track.max()) if len(track) else -np.inf
+def _greatest(detectors: Detectors, rule: JumpRule, case: Case) -> float:
+    track = trace(case.followed, rule, detectors.names).jumps
+    begin = _token_at(case, case.dialogue.begins) or 0
+    return max((track[n] for n in case.followed.answer if n >= begin), default=-math.inf)
 
 
-def judge_rule(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> dict[str, Estimate]:
+def judge_rule(
+    detectors: Detectors, rule: JumpRule, cases: Sequence[Case], concepts: Sequence[Concept]
+) -> dict[str, Estimate]:
     """A rule's figures on dialogues that it was not made on.
 
     - ``auroc`` and ``tpr at 1%``: jumps against all other dialogues;
-    - ``alarms: FAMILY``: share of a family's dialogues with an alarm;
+    - ``alarms: FAMILY``: share of a family's dialogues with an alarm, of a spliced one from where
+      danger begins; ``alarms: too early``: the share of spliced ones with an alarm before;
     - ``delay``: tokens from where danger begins in a spliced answer to the alarm, of those caught;
     - ``before the word``: of jumps that hold one of the concept's words, the share with an alarm up
       to the token before it.
@@ -125,32 +127,45 @@ def judge_rule(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> d
         detectors: the detectors.
         rule: the rule.
         cases: the dialogues.
+        concepts: the bank.
     """
-    scores = turn_scores(detectors, rule, cases)
-    found = ordering(scores, cases)
-    alarmed = scores > rule.threshold
-    for family in dict.fromkeys([*FAMILIES, *(one.dialogue.family for one in cases)]):
-        own = np.array([one.dialogue.family == family for one in cases])
-        if own.any():
-            found[f"alarms: {family}"] = stats.proportion(int(alarmed[own].sum()), int(own.sum()))
-    delays, before = [], []
-    words = {one.concept: one.words for one in _word_bank()}
-    for case, caught_here in zip(cases, alarmed.tolist(), strict=True):
-        if not case.dialogue.jumps:
-            continue
-        alarms = trace(case.followed, rule, detectors.names).alarms
-        at = alarms[0].token if caught_here and alarms else None
-        begin = _token_at(case, case.dialogue.begins)
-        if at is not None and case.dialogue.family == "spliced" and begin is not None:
-            delays.append(float(at - begin))
+    found = ordering(turn_scores(detectors, rule, cases), cases)
+    raised = [_alarms(detectors, rule, case) for case in cases]
+    for family in dict.fromkeys(one.dialogue.family for one in cases):
+        own = [r for r, case in zip(raised, cases, strict=True) if case.dialogue.family == family]
+        found[f"alarms: {family}"] = stats.proportion(sum(r.at is not None for r in own), len(own))
+    words = {one.name: one.words for one in concepts}
+    delays, early, before = [], [], []
+    for case, alarm in zip(cases, raised, strict=True):
+        if case.dialogue.family == "spliced":
+            early.append(alarm.early)
+            if alarm.at is not None:
+                delays.append(float(alarm.at - alarm.begin))
         word = _first_word(case, words.get(case.dialogue.concept, ()))
-        if word is not None:
-            before.append(at is not None and at < word)
+        if case.dialogue.jumps and word is not None:
+            before.append(alarm.at is not None and alarm.at < word)
+    if early:
+        found["alarms: too early"] = stats.proportion(sum(early), len(early))
     if delays:
         found["delay"] = stats.mean(delays)
     if before:
         found["before the word"] = stats.proportion(sum(before), len(before))
     return found
+
+
+class _Alarmed(NamedTuple):
+    begin: int
+    at: int | None
+    """The first alarm's token from there on."""
+    early: bool
+    """Whether there was one before."""
+
+
+def _alarms(detectors: Detectors, rule: JumpRule, case: Case) -> _Alarmed:
+    tokens = [alarm.token for alarm in trace(case.followed, rule, detectors.names).alarms]
+    begin = _token_at(case, case.dialogue.begins) or 0
+    at = min((token for token in tokens if token >= begin), default=None)
+    return _Alarmed(begin, at, any(token < begin for token in tokens))
 
 
 def ordering(scores: NDArray[np.float64], cases: Sequence[Case]) -> dict[str, Estimate]:
@@ -162,20 +177,23 @@ def ordering(scores: NDArray[np.float64], cases: Sequence[Case]) -> dict[str, Es
     """
     jumps = np.array([one.dialogue.jumps for one in cases])
     high, low = scores[jumps], scores[~jumps]
-    return {"auroc": auroc(high, low), "tpr at 1%": caught(high, low, FALSE_ALARMS)}
+    texts = np.array([one.dialogue.text for one in cases])
+    own = (texts[jumps].tolist(), texts[~jumps].tolist())
+    return {"auroc": auroc(high, low, own), "tpr at 1%": caught(high, low, FALSE_ALARMS, own)}
 
 
-def plain_scores(detectors: Detectors, cases: Sequence[Case]) -> Mapping[str, NDArray[np.float64]]:
+def plain_scores(
+    detectors: Detectors, cases: Sequence[Case], concepts: Sequence[Concept]
+) -> Mapping[str, NDArray[np.float64]]:
     """Scores of dialogues by what follows no answer: its last token, its surprise, its words.
 
     Args:
         detectors: the detectors.
         cases: the dialogues, read with log-probabilities.
+        concepts: the bank.
     """
-    from brainscan.monitoring.baselines import embeddings, keyword_counts
-
     danger = [n for n, one in enumerate(detectors.each) if one.danger]
-    words = [word for one in _word_bank() if one.concept in detectors.names for word in one.words]
+    words = [word for one in concepts if one.danger for word in one.words]
     asked = [one.dialogue.request for one in cases]
     told = [one.dialogue.answer for one in cases]
     found = {
@@ -188,17 +206,6 @@ def plain_scores(detectors: Detectors, cases: Sequence[Case]) -> Mapping[str, ND
         first, second = both[: len(cases)], both[len(cases) :]
         found["embedding drift"] = (1 - (first * second).sum(1)).double().numpy()
     return found
-
-
-class _Words(NamedTuple):
-    concept: str
-    words: tuple[str, ...]
-
-
-def _word_bank() -> list[_Words]:
-    from brainscan.monitoring.bank import load_concepts
-
-    return [_Words(one.name, one.words) for one in load_concepts(danger=True)]
 
 
 def _last(followed: Followed, danger: Sequence[int]) -> float:
@@ -215,8 +222,6 @@ def _surprisal(followed: Followed) -> float:
 
 def _first_word(case: Case, words: Sequence[str]) -> int | None:
     """The token of the answer that holds the first of some words, from where danger begins on."""
-    from brainscan.monitoring.baselines import keyword_pattern
-
     if not words:
         return None
     match = keyword_pattern(tuple(words)).search(case.dialogue.answer, case.dialogue.begins)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 
-from brainscan.artifacts import ModelRef, cache_dir, open_artifact
+from brainscan.artifacts import ModelRef, cache_dir, open_artifact, read_manifest
+from brainscan.artifacts.manifest import MANIFEST
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.models import LanguageModel
 from brainscan.monitoring.jumps import JumpRule
@@ -117,11 +119,21 @@ def find_detectors(lm: LanguageModel) -> Detectors | None:
     Args:
         lm: the model.
     """
+    if (own := detectors_folder(lm)).is_dir():
+        return load_detectors(own)
     base = lm.name.partition("+")[0]
-    for folder in (detectors_folder(lm), SHIPPED / base):
-        if (folder / "manifest.json").is_file():
-            return load_detectors(folder)
-    return None
+    for folder in sorted((cache_dir() / KIND).glob("*/")):
+        if (folder / MANIFEST).is_file():
+            ref = read_manifest(folder, KIND).model
+            if ref is not None and ref.id == base:
+                return load_detectors(folder)
+    shipped = SHIPPED / base
+    return load_detectors(shipped) if base in _shipped() else None
+
+
+def _shipped() -> list[str]:
+    """The models whose detectors come with the package."""
+    return [folder.name for folder in SHIPPED.glob("*/")]
 
 
 def open_detectors(lm: LanguageModel, path: str | os.PathLike[str] | None) -> Detectors:
@@ -138,6 +150,11 @@ def open_detectors(lm: LanguageModel, path: str | os.PathLike[str] | None) -> De
     if found is None:
         raise ArtifactError(
             f"detectors of {lm.name}", "none", f"run `brainscan calibrate --model {lm.name}`"
+        )
+    if found.model.weights != lm.ref.weights and found.model.id != lm.name.partition("+")[0]:
+        warnings.warn(
+            f"detectors of {found.model.id} read {lm.name}: their log-odds are not calibrated",
+            stacklevel=2,
         )
     for one in found.each:
         try:

@@ -18,7 +18,7 @@ from brainscan.errors import UsageError
 from brainscan.interventions.sinks import sinks_at
 from brainscan.models import Hook, Intervention, LanguageModel, Site
 from brainscan.models.families import order
-from brainscan.monitoring.jumps import Alarm, JumpRule, Jumps
+from brainscan.monitoring.jumps import Alarm, Jumps
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE
 from brainscan.monitoring.scores import Detectors, Follower
 from brainscan.shapes import Tensor
@@ -33,7 +33,7 @@ class Watch:
     Attributes:
         scores: the log-odds of each token read so far, by concept; not numbers for the template's.
         jumps: the rule's statistic after each of them; not a number outside of the answer.
-        alarms: those raised so far.
+        alarms: those raised in this answer so far.
     """
 
     acts_on_prompt = True
@@ -42,7 +42,6 @@ class Watch:
         self,
         detectors: Detectors,
         roles: Sequence[str],
-        rule: JumpRule | None = None,
         on_alarm: Sequence[Intervention] = (),
         *,
         messages: Sequence[int] | None = None,
@@ -52,12 +51,11 @@ class Watch:
         Args:
             detectors: what is looked for.
             roles: the role of each of the prompt's tokens; what follows is the model's answer.
-            rule: when to raise an alarm; the detectors' own when left out.
             on_alarm: what acts once an alarm was raised.
             messages: the number of each of the prompt's tokens' message; left out, a message ends
                 where the role changes.
         """
-        rule = rule or detectors.rule
+        rule = detectors.rule
         if on_alarm and rule is None:
             raise UsageError(
                 "detectors with a rule for jumps", "none", "run `brainscan calibrate` again"
@@ -74,8 +72,9 @@ class Watch:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms raised so far."""
-        return [] if self._jumps is None else self._jumps.alarms
+        """The alarms raised in this answer so far; those of answers before it count no more."""
+        found = [] if self._jumps is None else self._jumps.alarms
+        return [alarm for alarm in found if alarm.token >= len(self._roles)]
 
     @property
     def asked(self) -> dict[str, float]:

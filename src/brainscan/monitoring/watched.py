@@ -12,13 +12,13 @@ import numpy as np
 from brainscan.errors import UsageError
 from brainscan.models import Intervention, LanguageModel
 from brainscan.models.generate import OnToken, Sampling, generate
-from brainscan.monitoring.following import follow, trace
+from brainscan.monitoring.following import Traced, follow, trace
 from brainscan.monitoring.jumps import Alarm
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, MarkedTokens, marked_chat
 from brainscan.monitoring.scores import Detectors
 from brainscan.monitoring.watch import Watch
 from brainscan.stats import finite
-from brainscan.views import ActivationView, Html, LatentView, Section, TokenView, page, token_strip
+from brainscan.views import ActivationView, Html, LatentView, TokenView, token_strip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Watched:
     """Danger that came from nowhere."""
     asked: Mapping[str, float]
     """What was asked for, by danger."""
+    answer: str = ""
+    """The text of the last answer."""
 
     def to_json(self) -> dict[str, Any]:
         """The conversation as a JSON object."""
@@ -68,13 +70,6 @@ class Watched:
             "alarms": [alarm._asdict() for alarm in self.alarms],
             "asked": {name: round(value, 3) for name, value in self.asked.items()},
         }
-
-    @property
-    def answer(self) -> str:
-        """The text of the last answer."""
-        own = [n for n, role in enumerate(self.roles) if role == ASSISTANT]
-        start = max((n for n in own if n - 1 not in own), default=len(self.roles))
-        return "".join(self.texts[n] for n in own if n >= start)
 
     def chances(self) -> NDArray[np.float64]:
         """The log-odds as chances at even odds, 0 where a token was not scored."""
@@ -111,11 +106,6 @@ class Watched:
         ]
         return token_strip(tokens, latents)
 
-    def to_html(self) -> str:
-        """A page of its own."""
-        facts = [("alarms", ", ".join(f"{a.concept} at token {a.token}" for a in self.alarms))]
-        return page("watch", [Section("", self.strip())], facts=facts)
-
 
 def watch_transcripts(
     lm: LanguageModel, detectors: Detectors, conversations: Sequence[Sequence[Mapping[str, Any]]]
@@ -143,11 +133,10 @@ def watch_transcripts(
                 "leave it out, or cut it",
             )
     found = []
-    for one in follow(lm, detectors, marked):
+    for messages, one in zip(conversations, follow(lm, detectors, marked), strict=True):
+        own = [m["content"] for m in messages if m["role"] == ASSISTANT]
         traced = trace(one, detectors.rule, detectors.names)
-        found.append(
-            _watched(lm, detectors, one.marked, one.z, traced.jumps, traced.alarms, traced.asked)
-        )
+        found.append(_watched(lm, detectors, one.marked, one.z, traced, own[-1] if own else ""))
     return found
 
 
@@ -184,10 +173,11 @@ def watch_answer(
             return False
         return None if on_token is None else on_token(row, token)
 
-    made = generate(lm, [marked.tokens], sampling, edits=[watch, *edits], on_token=heard)[0]
-    written = made.tokens
+    made = generate(lm, [marked.tokens], sampling, edits=[*edits, watch], on_token=heard)[0]
+    written, text = made.tokens, made.text
     if stop and watch.alarms and made.stop_reason == "cancelled":
         written = written[:-1]
+        text = lm.decode(written)
     special = set(lm.tokenizer.all_special_ids)
     roles = [TEMPLATE if token in special else ASSISTANT for token in written]
     whole = MarkedTokens([*marked.tokens, *written], [*marked.roles, *roles], [], [])
@@ -198,7 +188,7 @@ def watch_answer(
     z[:read] = np.stack(watch.scores[:read])
     jumps[:read] = watch.jumps[:read]
     alarms = [alarm for alarm in watch.alarms if alarm.token < n]
-    return _watched(lm, detectors, whole, z, jumps, alarms, watch.asked)
+    return _watched(lm, detectors, whole, z, Traced(jumps, alarms, watch.asked), text)
 
 
 def new_watch(
@@ -219,9 +209,8 @@ def _watched(
     detectors: Detectors,
     marked: MarkedTokens,
     z: NDArray[np.float32],
-    jumps: Sequence[float],
-    alarms: Sequence[Alarm],
-    asked: Mapping[str, float],
+    traced: Traced,
+    answer: str,
 ) -> Watched:
     return Watched(
         texts=tuple(lm.token_strings(marked.tokens)),
@@ -229,7 +218,8 @@ def _watched(
         concepts=detectors.names,
         dangers=frozenset(one.concept for one in detectors.each if one.danger),
         z=z,
-        jumps=tuple(jumps),
-        alarms=tuple(alarms),
-        asked=dict(asked),
+        jumps=tuple(traced.jumps),
+        alarms=tuple(traced.alarms),
+        asked=dict(traced.asked),
+        answer=answer,
     )

@@ -33,7 +33,7 @@ def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
 
 def _of_lines(path: Path) -> list[list[dict[str, str]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(
             f"a UTF-8 file of conversations at {path}", str(error), "check the path"
@@ -44,10 +44,8 @@ def _of_lines(path: Path) -> list[list[dict[str, str]]]:
             continue
         try:
             messages = json.loads(line)["messages"]
-            found.append(
-                [{"role": str(m["role"]), "content": _text(m["content"])} for m in messages]
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            found.append([_message(row) for row in messages if row["content"] is not None])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorpusError(
                 f'{{"messages": [{{"role", "content"}}, ...]}} in line {number} of {path}',
                 f"{line:.60}",
@@ -71,6 +69,12 @@ def _of_log(path: Path) -> list[list[dict[str, str]]]:
         if messages:
             found.append(messages)
     return found
+
+
+def _message(row: Any) -> dict[str, str]:
+    if not isinstance(row["role"], str):
+        raise TypeError("a role")
+    return {"role": row["role"], "content": _text(row["content"])}
 
 
 def _text(content: Any) -> str:
