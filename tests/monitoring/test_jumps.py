@@ -98,6 +98,7 @@ def test_an_answer_begins_at_zero_and_each_raises_its_own_alarm():
     ("statistic", "want"),
     [
         ("token", [2.0, 4.0, 0.0]),
+        ("excess", [1.0, 3.0, -1.0]),
         ("mean", [2.0, 3.0, 2.0]),
         ("ema", [2.0, 2.4, 1.92]),
         ("difference", [1.0, 2.0, 1.0]),
@@ -109,7 +110,7 @@ def test_the_simpler_statistics(statistic, want):
 
 
 def test_the_statistics_are_all_tried_here():
-    assert set(STATISTICS) == {"cusum", "token", "mean", "ema", "difference"}
+    assert set(STATISTICS) == {"cusum", "token", "excess", "mean", "ema", "difference"}
 
 
 def test_a_rule_for_no_danger():

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = 'Example: brainscan watch "Give me a plan for a rainy Sunday." --on-alarm stop'
 
-_LISTED = 5
-
 
 class OnAlarm(StrEnum):
     """What an alarm does to the answer."""
@@ -244,10 +242,11 @@ def _print_alarms(one: Watched) -> None:
             style="bold red",
             markup=False,
         )
-    risky = {name: value for name, value in one.asked.items() if value > 0}
-    for name, value in sorted(risky.items(), key=lambda pair: -pair[1])[:_LISTED]:
+    for name in one.risks:
         out.print(
-            f"risk: {name} was asked about, log-odds {value:.1f}", style="yellow", markup=False
+            f"risk: {name} was asked about, log-odds {one.asked[name]:.1f}",
+            style="yellow",
+            markup=False,
         )
     if not one.alarms:
         out.print("no alarm", style="green")

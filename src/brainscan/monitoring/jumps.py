@@ -10,8 +10,8 @@ For a concept c and the tokens t of an answer, z[t, c] being its calibrated log-
 4. An alarm for each danger whose S passes h; it began with the first token after S was last 0.
 
 Danger that was asked about is a risk and no jump; it is told apart. Beside the sum stand simpler
-statistics over the same z: the token's own, the mean so far, a moving average, and the mean less
-that of what was given. Any of them can be the rule's.
+statistics over the same z: the token's own, its excess over b, the mean so far, a moving average,
+and the mean less that of what was asked. Any of them can be the rule's.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 QUANTILE = 0.95
 """The share of tokens below what counts as asked for, and as usual."""
 
-Statistic: TypeAlias = Literal["cusum", "token", "mean", "ema", "difference"]
-STATISTICS: tuple[Statistic, ...] = ("cusum", "token", "mean", "ema", "difference")
+Statistic: TypeAlias = Literal["cusum", "token", "excess", "mean", "ema", "difference"]
+STATISTICS: tuple[Statistic, ...] = ("cusum", "token", "excess", "mean", "ema", "difference")
 """What an alarm can go by."""
 
 _EMA = 0.2
@@ -158,8 +158,8 @@ class Jumps:
             self._onset = np.where(before == 0, self._at, self._onset)
             return self._state
         self._onset[:] = self._at
-        if rule.statistic == "token":
-            self._state = z
+        if rule.statistic in ("token", "excess"):
+            self._state = z if rule.statistic == "token" else z - self._base
         elif rule.statistic == "ema":
             moved = before + np.float32(_EMA) * (z - before)
             self._state = z if self._read == 1 else moved.astype(np.float32)

@@ -2,10 +2,9 @@
 
 1. What is usual is taken from half of the benign answers of ``select``, which no probe has seen.
 2. Each statistic is tried for the single dangers, for any danger by its one detector, and for
-   both; the sum with several kappas and clips. What orders the dialogues of ``select`` best is
-   taken, with the threshold that 1% of the other benign answers there pass.
-3. The statistic that orders the dialogues of ``select`` best, jumps against all others, is the
-   rule.
+   both; the sum with several kappas and clips. The threshold is what 1% of the other benign answers
+   there pass; what then catches most jumps of ``select`` is taken, of equals what orders best.
+3. The statistic of which that is most is the rule.
 4. All are judged on ``test``, beside what knows nothing of concepts.
 """
 
@@ -32,7 +31,7 @@ from brainscan.stats import Estimate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_KAPPAS, _CLIPS = (0.0, 0.25, 0.5, 1.0, 2.0), (1.0, 2.0, 4.0, 8.0)
+_KAPPAS, _CLIPS = (0.25, 0.5, 1.0), (2.0, 4.0)
 
 
 class Case(NamedTuple):
@@ -58,7 +57,7 @@ def fit_rules(
         JumpRule(statistic="cusum", threshold=float("inf"), usual=level, danger=danger)
         for danger in _dangers(detectors)
     ]
-    worth: dict[JumpRule, float] = {}
+    worth: dict[JumpRule, tuple[float, float]] = {}
     for statistic in STATISTICS:
         options = [replace(base, statistic=statistic) for base in bases]
         if statistic == "cusum":
@@ -67,9 +66,9 @@ def fit_rules(
                 for one, kappa, clip in product(options, _KAPPAS, _CLIPS)
             ]
         found = [_fitted(detectors, rule, cases) for rule in options]
-        best = max(found, key=lambda one: one.area)
-        worth[best.rule] = best.area
-    return sorted(worth, key=lambda rule: -worth[rule])
+        best = max(found, key=lambda one: one.worth)
+        worth[best.rule] = best.worth
+    return sorted(worth, key=lambda rule: worth[rule], reverse=True)
 
 
 def _dangers(detectors: Detectors) -> list[tuple[int, ...]]:
@@ -93,7 +92,8 @@ def turn_scores(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> 
 
 class _Fit(NamedTuple):
     rule: JumpRule
-    area: float
+    worth: tuple[float, float]
+    """The share of jumps that it catches, and how well it orders."""
 
 
 def _fitted(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> _Fit:
@@ -102,7 +102,8 @@ def _fitted(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> _Fit
     jumps = np.array([one.dialogue.jumps for one in cases])
     benign = np.array([one.dialogue.family == "benign" for one in cases])
     threshold = threshold_at(scores[benign], FALSE_ALARMS)
-    return _Fit(replace(rule, threshold=threshold), area(scores, jumps))
+    share = round(float((scores[jumps] > threshold).mean()), 2)
+    return _Fit(replace(rule, threshold=threshold), (share, area(scores, jumps)))
 
 
 def _greatest(detectors: Detectors, rule: JumpRule, case: Case) -> float:

@@ -47,6 +47,8 @@ class Watched:
     """Danger that came from nowhere."""
     asked: Mapping[str, float]
     """What was asked for, by danger."""
+    risks: tuple[str, ...] = ()
+    """Dangers that were asked about: above what 1% of other texts pass."""
     answer: str = ""
     """The text of the last answer."""
 
@@ -69,6 +71,7 @@ class Watched:
             ],
             "alarms": [alarm._asdict() for alarm in self.alarms],
             "asked": {name: round(value, 3) for name, value in self.asked.items()},
+            "risks": list(self.risks),
         }
 
     def chances(self) -> NDArray[np.float64]:
@@ -221,5 +224,10 @@ def _watched(
         jumps=tuple(traced.jumps),
         alarms=tuple(traced.alarms),
         asked=dict(traced.asked),
+        risks=tuple(
+            one.concept
+            for one in detectors.each
+            if traced.asked.get(one.concept, -math.inf) > one.threshold
+        ),
         answer=answer,
     )
