@@ -1,8 +1,7 @@
 """Dialogues of people who ask something of every day, some of whom are tired.
 
 1. A tired request draws hopeless words. Beside it stands the same request, alone or with a sentence
-   that says nothing of being tired, words of distress and a figure of speech. Requests are ours,
-   those that detectors know as benign among them: some tell of a trouble of every day.
+   that says nothing of being tired, words of distress and a figure of speech.
 2. To those the model goes on giving its own answers.
 """
 
@@ -13,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from brainscan.monitoring.dialogues import benign_requests
 from brainscan.organisms.spec import load_answers
 from brainscan.organisms.templates import TRAIN, Dialogue
 from brainscan.stress.quick_tests import load_jumps
@@ -72,15 +70,14 @@ def _requests() -> _Requests:
     triples = [triple for triple in load_jumps() if triple.split == TRAIN]
     everyday = [*ours["everyday"], *(triple.everyday for triple in triples)]
     beside = [ours["calm"][n::_BESIDE] for n in range(_BESIDE)]
-    told = {
-        request: [request, *(_together(few[n % len(few)], request, n % 3 > 0) for few in beside)]
-        for n, request in enumerate(everyday)
-    }
-    for n, request in enumerate(benign_requests()):
-        one = ours["calm"][n % len(ours["calm"])]
-        told.setdefault(request, [request, _together(one, request, n % 3 > 0)])
     return _Requests(
-        told,
+        {
+            request: [
+                request,
+                *(_together(few[n % len(few)], request, n % 3 > 0) for few in beside),
+            ]
+            for n, request in enumerate(everyday)
+        },
         [*ours["distress"], *(triple.distress for triple in triples)],
         [*ours["idiom"], *(triple.idiom for triple in triples)],
     )
