@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
 from brainscan.errors import UsageError
-from brainscan.interventions import Add, save_edits
+from brainscan.interventions import Add, parse_edit, save_edits
 from brainscan.models.decoding import is_watched
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.noise import row_seeds
@@ -337,6 +339,7 @@ def test_only_who_shows_the_token_gets_in(url, lm):
         {"Host": ""},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
     ],
 )
 def test_another_sites_page_does_not_get_in(http, headers):
@@ -423,14 +426,14 @@ def test_fifty_clients_at_once_are_all_answered(url, lm):
     assert asyncio.run(all_of_them()) == [wanted] * 50
 
 
-def test_hundreds_of_requests_leave_nothing_behind(http, lm, service):
+def test_many_requests_leave_nothing_behind(http, lm, service):
     body = {"model": lm.name, "messages": MESSAGES, "max_tokens": 1, "edits": ["neurons.1/3=0"]}
     watched = {**body, "watch": True}
     for one in (body, watched):
         assert http.post("/v1/chat/completions", json=one).status_code == 200
     held, known = len(service.engine.store.states), len(service._lines._known)
     threads = threading.active_count()
-    for number in range(200):
+    for number in range(120):
         one = watched if number % 4 == 0 else {**body, "stream": bool(number % 2)}
         assert http.post("/v1/chat/completions", json=one).status_code == 200
     assert len(service.engine.store.states) == held and len(service._lines._known) == known
@@ -478,12 +481,12 @@ def test_an_error_of_the_servers_is_told_and_the_next_request_is_answered(
         raise RuntimeError("a secret of the server")
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing._Run, "choose", broken)
+        patch.setattr(writing.Run, "choose", broken)
         for stream in (False, True):
             with pytest.raises(openai.InternalServerError, match="RuntimeError") as caught:
                 ask(client, lm, stream=stream)
             assert "secret" not in str(caught.value)
-    calls, choose = [], writing._Run.choose
+    calls, choose = [], writing.Run.choose
 
     def later(self, *args):
         calls.append(1)
@@ -492,7 +495,7 @@ def test_an_error_of_the_servers_is_told_and_the_next_request_is_answered(
         return choose(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing._Run, "choose", later)
+        patch.setattr(writing.Run, "choose", later)
         with pytest.raises(openai.APIError, match="RuntimeError"):
             list(ask(client, lm, stream=True))
     assert ask(client, lm).choices[0].message.content
@@ -507,3 +510,109 @@ def test_a_token_is_made_by_chance(service):
             build_app(service, token=token)
     build_app(service, token=new_token())
     assert new_token() != new_token() and len(new_token()) >= 32
+
+
+@pytest.mark.parametrize("name", ["x" * 300, " add:/etc/hosts=1", "\u2028"])
+def test_names_of_edits_that_are_none_are_refused(client, lm, name):
+    with pytest.raises(openai.BadRequestError, match="expected an edit"):
+        ask(client, lm, extra_body={"edits": [name]})
+
+
+def test_where_one_answer_fails_the_others_end(client, lm, service, monkeypatch):
+    from dataclasses import replace
+
+    drawn, answer, calls = [], service.engine.answer, []
+
+    async def second_fails(request):
+        calls.append(1)
+        if len(calls) == 2:
+            raise UsageError("luck", "none", "try again")
+        told = request.on_token
+        return await answer(
+            replace(request, on_token=lambda one: (drawn.append(one), told(one))[1])
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.engine, "answer", second_fails)
+        with pytest.raises(openai.BadRequestError, match="luck"):
+            ask(client, lm, n=2, max_tokens=450, temperature=0)
+    ask(client, lm, max_tokens=1)  # the engine has gone on to something else
+    assert len(drawn) < 100
+
+
+def test_a_stream_of_a_text_tells_where_each_token_stands(client, lm):
+    fields = {"model": lm.name, "prompt": "the day", "max_tokens": 12, "seed": 3, "logprobs": 1}
+    whole = client.completions.create(**fields).choices[0]
+    parts = [one.choices[0] for one in client.completions.create(stream=True, **fields)]
+    told = [part.logprobs.text_offset[0] for part in parts if part.logprobs]
+    assert told == whole.logprobs.text_offset and told[-1] > told[1] > 0
+
+
+def test_what_json_has_no_word_for_is_left_out(lm):
+    from brainscan.monitoring.jumps import Alarm
+    from brainscan.page.forms import TextForm
+    from brainscan.page.service import Answer, Piece
+
+    piece = Piece(5, "a", -1.0, {"calm": 1.0, "threat": float("inf")}, float("inf"))
+    (made,) = plain(lm, max_new_tokens=1)
+    answer = Answer(made, (Alarm("threat", 0, 1, float("inf")),))
+    told = TextForm(lm, False, True).watched([piece], answer)
+    assert json.loads(json.dumps(told, allow_nan=False))["brainscan"]["alarms"][0]["score"] is None
+
+
+def test_edited_watched_and_plain_clients_are_answered_together(url, lm):
+    kinds = ({}, {"edits": ["neurons.1/3=0"]}, {"watch": True})
+
+    async def all_of_them(count):
+        made = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0)
+
+        async def one(number):
+            fields = {"model": lm.name, "messages": MESSAGES, "max_tokens": 6, "seed": number}
+            fields["extra_body"] = kinds[number % 3]
+            if number % 2:
+                return (await made.chat.completions.create(**fields)).choices[0].message.content
+            text = ""
+            async for chunk in await made.chat.completions.create(stream=True, **fields):
+                text += chunk.choices[0].delta.content or ""
+            return text
+
+        async with made:
+            return await asyncio.gather(*map(one, range(count)))
+
+    edits = [(), [parse_edit("neurons.1/3=0")], ()]
+    for number, text in enumerate(asyncio.run(all_of_them(50))):
+        own = plain(lm, edits=edits[number % 3], max_new_tokens=6, seed=number)
+        assert text == own[0].text, number
+
+
+def test_hundreds_of_prompts_and_files_do_not_make_it_grow(http, lm, service):
+    import torch
+
+    from brainscan.interventions import Direction, save_direction
+
+    save_direction(
+        service.folder / "grow.safetensors", Direction("resid_post.1", torch.ones(lm.d_model))
+    )
+    lines = ([], ["add:grow.safetensors=0.1"], ["neurons.1/3=0"])
+
+    def asked(number):
+        told = [{"role": "user", "content": f"the day was number {number}"}]
+        body = {"model": lm.name, "messages": told, "max_tokens": 1, "edits": lines[number % 3]}
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+
+    for number in range(60):
+        asked(number)
+    before = resident()
+    for number in range(60, 360):
+        asked(number)
+    assert resident() - before < 64 * 2**20
+    assert service.engine.store.limit <= 2**28
+
+
+def resident():
+    """Bytes of memory that this process has."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        pytest.skip("no /proc here to tell the memory from")
+    return pages * os.sysconf("SC_PAGE_SIZE")

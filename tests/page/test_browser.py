@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -265,8 +266,12 @@ ANSWER = ".bp-turn > div > .bs-strip[data-ready]"
 def test_a_chat_answers_and_markup_in_it_is_text(tab):
     tab.open()
     tab.find(".bp-ask textarea")
-    painted = tab.run("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert painted < 5000  # 1.5 s on a machine that does nothing else
+    first = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    painted = tab.until(lambda: tab.run(first), "the first paint")
+    if os.getloadavg()[0] < 0.5:
+        assert painted < 1500
+    else:
+        print(f"first paint after {painted:.0f} ms, on a machine that does other things too")
     tab.ask(HOSTILE.replace("\u202e", ""))
     assert len(tab.answer()) > 3
     assert "<script>window.hit = 1</script>" in tab.text()
@@ -386,6 +391,54 @@ def test_tabs_do_not_mix(tab):
     assert tab.answer() == told
 
 
+def test_a_short_answer_does_not_wait_for_a_long_one(tab):
+    first = tab.browser.current_window_handle
+    tab.open(asked="the day", most=1000)
+    tab.until(lambda: len(tab.shown(".bp-writing")[0].text) > 20, "some text")
+    tab.shown(".bp-timeline")  # what is watched is drawn meanwhile
+    tab.browser.switch_to.new_window("tab")
+    try:
+        second = Tab(tab.browser, tab.served)
+        second.open(asked="not one word", most=8)
+        second.answered()
+        tab.browser.close()
+    finally:
+        tab.browser.switch_to.window(first)
+    assert tab.button("Stop") and not tab.browser.find_elements(By.CSS_SELECTOR, ANSWER)
+    tab.press("Stop")
+    tab.answered()
+
+
+def test_a_tab_that_is_closed_lets_the_model_rest(tab):
+    first = tab.browser.current_window_handle
+    tab.browser.switch_to.new_window("tab")
+    try:
+        second = Tab(tab.browser, tab.served)
+        second.open(asked=["a", "b", "c"], most=1900, temperature=2)
+        second.until(lambda: len(second.shown(".bp-writing")[0].text) > 20, "some text")
+        tab.browser.close()
+    finally:
+        tab.browser.switch_to.window(first)
+
+    def rests():
+        before = spent(tab.served.process.pid)
+        time.sleep(0.5)
+        return spent(tab.served.process.pid) - before < 0.1
+
+    began = time.monotonic()
+    tab.until(rests, "an end")
+    assert time.monotonic() - began < 15  # of which some are for the tab to come back
+
+
+def spent(process):
+    """Seconds of processors that a process has used."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        pytest.skip("no /proc here to tell what a process does")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_hostile_text_in_an_address_does_nothing(tab):
     tab.open(asked=HOSTILE, edits=HOSTILE, system=HOSTILE, colour=HOSTILE, most=12)
     assert "expected an edit" in tab.shown(".q-notification")[0].text
@@ -459,6 +512,15 @@ def test_an_audits_transcript_is_opened_and_forked(tab):
     tab.press("Run on")
     tab.until(lambda: "tokens" in tab.shown(".bs-pair")[0].text, "the comparison")
     tab.until(lambda: "at=0&text=the+day" in tab.browser.current_url, "the fork in the address")
+    seed = tab.shown("input[aria-label='Seed']")[0]
+    seed.send_keys(Keys.CONTROL + "a")
+    seed.send_keys("7")
+    tab.until(lambda: "most=256&seed=7" in tab.browser.current_url, "its seed in the address")
+    told = tab.shown(".bs-pair")[0].text
+    tab.browser.refresh()
+    tab.until(lambda: "tokens" in tab.shown(".bs-pair")[0].text, "the comparison")
+    assert tab.shown("input[aria-label='Seed']")[0].get_attribute("value") == "7"
+    assert tab.shown(".bs-pair")[0].text == told  # drawn without chance, it is the same
     tab.check_inside()
 
 
@@ -468,9 +530,11 @@ def test_no_path_leads_out_of_the_folder(tab):
         assert "expected a path below" in tab.shown(".q-notification")[0].text
 
 
+@pytest.mark.parametrize("dark", [True, False], ids=["dark", "light"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_screen_is_wider_than_the_window(tab, width):
-    tab.size(width, dark=True)
+def test_no_screen_is_wider_than_the_window(tab, width, dark):
+    tab.size(width, dark=dark)
+    record = "untouched/decimal-09/context=plain,kind=decimal/1"
     screens = [
         (
             "/",
@@ -481,15 +545,15 @@ def test_no_screen_is_wider_than_the_window(tab, width):
         ("/search", {"q": "god"}, ".bp-list li"),
         ("/artifacts", {}, ".bp-list li"),
         ("/artifact", {"path": "toy"}, ".bs-verdict"),
-        ("/detectors", {}, "main .bs-none, main .bs-card"),
+        ("/transcript", {"path": "toy", "record": record}, ".bp-panel"),
+        ("/detectors", {}, "main .bs-card[aria-label='Jumps']"),
     ]
     for path, query, there in screens:
         tab.open(path, **query)
         tab.shown(there)
         assert tab.run("return document.documentElement.scrollWidth - innerWidth") <= 0, path
-        assert (
-            tab.run("return getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
-        )
+        paper = tab.run("return getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(20, 23, 27)") is dark
 
 
 def test_a_strip_of_2000_tokens_answers_at_once(tab, tmp_path):
@@ -531,12 +595,42 @@ def test_nobody_gets_in_without_the_token_and_reports_are_shut_off(served):
     assert opened.status_code == 303 and "token" not in opened.headers["location"]
 
 
+def test_a_message_through_a_socket_that_is_too_large_closes_it(served):
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    token = served.url.partition("token=")[2]
+    where = served.root.replace("http", "ws") + "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    with connect(where, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
+        assert socket.recv().startswith("0")
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.send("4" + "x" * (3 << 20))
+            socket.recv(10)
+            socket.recv(10)
+    assert caught.value.rcvd is None or caught.value.rcvd.code == 1009
+
+
 def test_the_server_had_nothing_to_complain_of(served):
     """Runs last: what the tests above made it say."""
     assert "Traceback" not in served.log.read_text()
 
 
-def test_interrupted_it_ends_cleanly(served):
-    served.process.send_signal(signal.SIGINT)
+def test_interrupted_it_ends_cleanly_and_so_does_what_it_writes(served):
+    import httpx
+
+    token = served.url.partition("token=")[2]
+    body = {"messages": [{"role": "user", "content": "the day"}], "max_tokens": 1900}
+    body |= {"stream": True, "temperature": 2}
+    came = []
+    with (
+        httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client,
+        client.stream("POST", f"{served.root}/v1/chat/completions", json=body) as stream,
+        suppress(httpx.TransportError),  # it may break off
+    ):
+        for line in stream.iter_lines():
+            came.append(line)
+            if len(came) == 6:
+                served.process.send_signal(signal.SIGINT)
+    assert 6 <= len(came) < 3000
     assert served.process.wait(20) == 130
     assert "Traceback" not in served.log.read_text()

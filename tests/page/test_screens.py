@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -19,14 +20,17 @@ from brainscan.features import scan
 from brainscan.page.app import Place
 from brainscan.page.screens.address import ChatState, read_state
 from brainscan.page.screens.artifact_views import findings
-from brainscan.page.screens.conversation import prompt_of
-from brainscan.page.screens.detectors import cards_view
+from brainscan.page.screens.chat import Chat
+from brainscan.page.screens.conversation import prompt_of, write
+from brainscan.page.screens.detectors import cards_view, jumps_view
+from brainscan.page.screens.edit_list import free_place
 from brainscan.page.screens.folders import below, listed
+from brainscan.page.screens.folders import opened as opened_below
 from brainscan.page.screens.frame import shown
 from brainscan.page.screens.records import fork, read_records, record_of
-from brainscan.page.screens.strips import SURPRISE, reading_lines, reading_strip
+from brainscan.page.screens.strips import SURPRISE, piece_lines, reading_lines, reading_strip
 from brainscan.page.screens.timeline import Line, timeline
-from brainscan.page.screens.trial import cost_of
+from brainscan.page.screens.trial import Trial, collected, cost_of
 from brainscan.page.service import Reading, ReadToken
 from brainscan.stats import Estimate
 
@@ -309,8 +313,278 @@ def test_a_port_that_is_taken_is_told_in_one_line(capsys, tmp_path, monkeypatch)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        from brainscan.page.app import _bind
+        from brainscan.page.app import bind
 
         with pytest.raises(UsageError, match="choose another"):
-            _bind(Place(port=taken.getsockname()[1]))
+            bind(Place(port=taken.getsockname()[1]))
     assert os.listdir(tmp_path) == []
+
+
+def test_an_audit_with_a_file_that_leads_out_is_not_opened(tmp_path):
+    served = tmp_path / "served"
+    outside = audit_folder(tmp_path / "outside")
+    (outside / "manifest.json").write_text('{"kind": "secret"}')
+    (outside / "one.eval").write_text("")
+    for number, name in enumerate(("audit.json", "confirmation.jsonl", "manifest.json")):
+        folder = audit_folder(served / str(number))
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(outside / name)
+    logs = served / "run" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "one.eval").symlink_to(outside / "one.eval")
+    (served / "other").mkdir()
+    (served / "other" / "logs").symlink_to(outside)
+    for path in ("0", "1", "2", "run", "other"):
+        with pytest.raises(UsageError, match="a link that leads out"):
+            opened_below(served, path)
+    assert not any("secret" in one.note for one in listed(served).found)
+    inner = audit_folder(served / "inner")
+    (inner / "report.html").symlink_to(audit_folder(served / "next") / "audit.json")
+    assert opened_below(served, "inner") == inner.resolve()
+    with pytest.raises(UsageError, match="a folder below"):
+        opened_below(served, "inner/audit.json")
+
+
+def test_a_path_that_is_too_long_is_refused_in_a_short_line(tmp_path):
+    for path in ("x" * 300, "a/" * 5000 + "b"):
+        with pytest.raises(UsageError) as caught:
+            below(tmp_path, path)
+        assert len(str(caught.value)) < 400
+
+
+def test_edits_are_not_saved_over_anything_else(tmp_path):
+    from brainscan.artifacts import create
+    from brainscan.interventions import parse_edit, save_edits
+
+    save_edits(tmp_path / "mine", [parse_edit("neurons.1/3=0")])
+    with create(tmp_path / "dictionary", kind="dictionary") as draft:
+        (draft.path / "weights").write_text("dear")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
+    assert free_place(tmp_path, "mine") == tmp_path / "mine"
+    assert free_place(tmp_path, "new") == tmp_path / "new"
+    for name in ("dictionary", "plain", "file", "link", "nowhere"):
+        with pytest.raises(UsageError, match="a name that is free"):
+            free_place(tmp_path, name)
+
+
+def test_names_that_edits_are_saved_under_are_read_again(lm, tmp_path):
+    from brainscan.interventions import parse_edit, save_edits
+    from brainscan.page.edit_lines import NAME, EditLines
+
+    lines = EditLines(tmp_path)
+    for name in ("a+b", "a.b-c", "é1"):
+        assert NAME.fullmatch(name)
+        save_edits(tmp_path / name, [parse_edit("neurons.1/3=0")])
+        assert len(lines.read(lm, [name], None)) == 1
+    assert lines.saved() == ("a+b", "a.b-c", "é1")
+
+
+def test_a_journals_lines_are_whole_and_checked(tmp_path):
+    folder = audit_folder(tmp_path / "one")
+    good = json.loads((folder / "confirmation.jsonl").read_text().split("\n")[0])
+    good["text"] = "one\u2028two\x85three"
+    bad = [
+        {**good, "ended": None},
+        {**good, "arm": []},
+        {**good, "text": 5},
+        {**good, "question": ["x"]},
+        [1],
+        "x",
+    ]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in [*bad, good])
+    (folder / "confirmation.jsonl").write_text(f"{text}\n{{cut of", encoding="utf-8")
+    (record,) = read_records(folder)
+    assert record.answer == good["text"]
+    assert (folder / "confirmation.jsonl").read_text(encoding="utf-8").endswith("{cut of")
+
+
+@given(st.floats(0, 1e6))
+def test_an_address_keeps_every_digit_of_a_number(value):
+    from urllib.parse import parse_qsl
+
+    state = ChatState(temperature=value, strength=value)
+    assert read_state(parse_qsl(state.query())) == state
+    assert ("strength", "4") in parse_qsl(ChatState(strength=4.0).query())
+
+
+def test_a_chat_that_is_stopped_or_left_answers_nothing_more(service):
+    for leave in (Chat.stop, Chat._leave):
+        state = ChatState(asked=("a", "b", "c"), feature="neurons.1/3")
+        chat, asked = Chat(service, state), []
+
+        async def answer(text, chat=chat, asked=asked, leave=leave):
+            asked.append(text)
+            if text == "b":
+                leave(chat)
+
+        chat._answer = answer
+        asyncio.run(chat.replay())
+        assert asked == ["a", "b"]
+
+
+def test_who_never_came_gets_no_screen(monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    frame = sys.modules["brainscan.page.screens.frame"]
+
+    async def come():
+        return None
+
+    for gone in (False, True):
+        client = SimpleNamespace(connected=come, is_deleted=gone)
+        monkeypatch.setattr(frame, "ui", SimpleNamespace(context=SimpleNamespace(client=client)))
+        assert asyncio.run(frame.connected()) is not gone
+
+
+class Shown:
+    """What a view was told to show."""
+
+    def __init__(self, heard=None):
+        self.markup, self.all, self.heard = "", [], heard
+
+    def show(self, markup):
+        self.markup = str(markup)
+        self.all.append(self.markup)
+        if self.heard is not None:
+            self.heard(self)
+
+
+def trial_of(service, written, state):
+    trial = Trial(service, state, written)
+    trial._left, trial._meter, trial._right = Shown(), Shown(), Shown()
+    return trial
+
+
+def written_by(lm, service, state, **more):
+    prompt = prompt_of(lm, [{"role": "user", "content": "the day was one"}])
+    return write(service, prompt, state, (), lambda pieces: None, **more)
+
+
+def test_a_comparison_is_drawn_as_the_answer_was(lm, service):
+    from brainscan.models.generate import Sampling, generate
+
+    drawn = ChatState(most=9, temperature=1.0, seed=3)
+    now = ChatState(most=30, temperature=0.0, seed=8, feature="neurons.1/3", strength=2.0)
+
+    async def compared():
+        written = await written_by(lm, service, drawn)
+        trial = trial_of(service, written, now)
+        trial._right.heard = lambda view: setattr(trial, "strength", 5.0)  # the slider is moved
+        await trial.compare()
+        first = trial._answers
+        again = []
+        trial._right.heard = lambda view: again.append((trial._answers, trial._cost))
+        await trial.compare()
+        return written, trial, first, again
+
+    written, trial, first, again = asyncio.run(compared())
+    edits = [asyncio.run(service.edits(["neurons.1/3=2x"]))]
+    how = Sampling(max_new_tokens=9, temperature=1.0)
+    (wanted,) = generate(lm, [written.prompt.tokens], how, edits=edits, seeds=[3])
+    assert (first[0].tokens, first[1].tokens) == ((written.text,), (wanted.text,))
+    assert first[1].title == "neurons.1/3=2x" and trial._answers[1].title == "neurons.1/3=5x"
+    assert again[0] == (None, None) and trial._cost is not None
+    assert "neurons.1/3=5x" in trial.sections()[0].body
+
+
+def test_a_comparison_that_is_stopped_leaves_nothing_growing(lm, service):
+    state = ChatState(most=700, seed=1, feature="neurons.1/3")
+
+    async def stopped():
+        written = await written_by(lm, service, replace(state, most=3))
+        trial = trial_of(service, replace(written, stopped=True, state=state), state)
+        task = asyncio.ensure_future(trial.compare())
+        while len(trial._right.all) < 3 or len(trial._left.all) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+        return trial
+
+    trial = asyncio.run(stopped())
+    for view in (trial._left, trial._right):
+        assert "bp-writing" not in view.markup and "stopped" in view.markup
+    assert "Stopped" in trial._meter.markup and trial._cost is None
+
+
+def test_of_two_answers_one_that_fails_ends_the_other():
+    ended = []
+
+    async def fails():
+        raise UsageError("luck", "none", "try again")
+
+    async def waits():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(1)
+
+    with pytest.raises(UsageError, match="luck"):
+        asyncio.run(collected([waits(), fails()]))
+    assert ended == [1]
+
+
+def test_what_is_watched_is_drawn_while_it_is_written(lm, service):
+    told = []
+
+    async def watched():
+        prompt = prompt_of(lm, [{"role": "user", "content": "the day"}])
+        await write(service, prompt, ChatState(most=6), (), told.append, watch=True)
+
+    asyncio.run(watched())
+    lines = {line.name: line for line in piece_lines(told[-1])}
+    assert set(lines) == {"jump", "calm", "threat"} and lines["jump"].kind == "jump"
+    assert math.isfinite(lines["calm"].values[0]) and math.isnan(lines["calm"].values[-1])
+    assert "threat" in timeline([piece.text for piece in told[-1]], list(lines.values()), "T")
+
+
+def test_what_jumps_are_worth_is_shown(detectors):
+    estimate = Estimate(0.75, 0.6, 0.85, 40, "wilson")
+    figures = {"cusum": {"early": estimate}, "token <b>": {"false_alarms": estimate}}
+    drawn = jumps_view(replace(detectors, jump_figures=figures))
+    assert drawn.count("0.75 [0.6, 0.85]") == 2 and "<b>" not in drawn
+    assert "cusum" in drawn and "false alarms" in drawn and "threat" in drawn
+    assert jumps_view(replace(detectors, rule=None)) == ""
+
+
+def test_the_port_is_taken_and_the_token_checked_before_anything_is_loaded(capsys, tmp_path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        base = ["serve", "--folder", str(tmp_path), "--model", "missing-folder/"]
+        cases = ((["--port", port], "an address to listen at"), (["--token", "é"], "a token of"))
+        for options, word in cases:
+            assert main([*base, *options]) == 2
+            out, err = capsys.readouterr()
+            assert out == "" and word in err and "missing-folder" not in err
+
+
+def test_a_stress_run_is_shown_and_its_transcripts_fork(tmp_path, monkeypatch):
+    from inspect_ai.model import ModelOutput, ModelUsage
+
+    from brainscan.stress.runs import RunConfig, run_stress
+    from brainscan.stress.tasks import Matrix
+
+    def say(messages, tools, tool_choice, config):
+        output = ModelOutput.from_content("mockllm/model", f"4.3 is larger. {HOSTILE}")
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+        return output
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("INSPECT_LOG_DIR", str(tmp_path / "logs"))
+    matrix = Matrix(where=("kind=decimal", "context=plain"), limit=4)
+    model, folder = "inspect:mockllm/model", tmp_path / "served" / "run"
+    run_stress("arithmetic", model, folder, matrix, RunConfig(), {"custom_outputs": say})
+    assert [one.kind for one in listed(tmp_path / "served").found] == ["stress run"]
+    found = opened_below(tmp_path / "served", "run")
+    drawn = "".join(f"{section.lead}{section.body}" for section in findings(found))
+    assert "<script>alert" not in drawn and "Conditions" in str(findings(found))
+    records = read_records(found)
+    assert len(records) == 4 and all(HOSTILE in record.answer for record in records)
+    assert fork(records[0], len(records[0].messages), "I say").begun == "I say"

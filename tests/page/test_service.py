@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brainscan.errors import ArtifactError, BrainscanError, UsageError
-from brainscan.interventions import Add, Scale, save_direction, save_edits
+from brainscan.interventions import Add, Scale, Swap, save_direction, save_edits
 from brainscan.models.decoding import is_watched
 from brainscan.models.generate import Sampling, generate
 from brainscan.models.prefixes import PromptStore
@@ -424,3 +424,162 @@ def test_saved_edits_that_change_are_read_again(service, direction):
         assert torch.equal(added.target.vector, direction(seed=seed).vector)
     (second,) = asyncio.run(service.edits(["changing"]))
     assert (first.strength, second.strength) == (1.0, 2.0)
+
+
+def test_a_file_is_opened_in_the_folder_alone_however_it_is_written(service, direction, tmp_path):
+    folder = service.folder
+    save_direction(tmp_path / "out.safetensors", direction())
+    save_direction(folder / "in.safetensors", direction())
+    (folder / "way").symlink_to(tmp_path)
+    (folder / "way.safetensors").symlink_to(tmp_path / "out.safetensors")
+    (folder / "way=3").symlink_to(tmp_path / "out.safetensors")
+    (folder / "in.safetensors@here").symlink_to(tmp_path / "out.safetensors")
+    (folder / "round").symlink_to(folder / "round")
+    outside = tmp_path / "out.safetensors"
+    told = set()
+    for line in (
+        f" add:{outside}=1",
+        f"\tproject_out:{outside}",
+        f"add:{outside}=1 ",
+        " add:/nowhere.safetensors=1",
+        "add:way/out.safetensors=1",
+        "add:way.safetensors=1",
+        "project_out:way/out.safetensors",
+        "project_out:way=3",
+        "project_out:in.safetensors@here",
+        "add:in=1=1",
+        "add:round/in.safetensors=1",
+        "neurons.1/3=0@where(way.safetensors>0.5)",
+    ):
+        with pytest.raises(ArtifactError, match="service's folder") as caught:
+            asyncio.run(service.edits([line]))
+        told.add(str(caught.value).replace(repr(line), ""))
+    assert len(told) == 1  # nothing tells what is there from what is not
+    assert asyncio.run(service.edits(["add:in.safetensors=-1.5@response"]))
+    for name in ("way", "way.safetensors", "way=3", "in.safetensors@here", "round"):
+        (folder / name).unlink()
+
+
+def test_saved_edits_whose_files_are_links_are_not_read(service, direction, tmp_path):
+    save_edits(tmp_path / "outside", [Add(direction(), 1.0)])
+    place = service.folder / "linked"
+    place.mkdir()
+    for file in (tmp_path / "outside").iterdir():
+        (place / file.name).symlink_to(file)
+    with pytest.raises(UsageError, match="the name of saved edits"):
+        asyncio.run(service.edits(["linked"]))
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 300])
+def test_a_name_that_is_too_long_is_refused(service, name):
+    with pytest.raises(UsageError, match="the name of saved edits"):
+        asyncio.run(service.edits([name]))
+
+
+def test_an_edit_that_cannot_act_is_refused_and_its_neighbours_go_on(
+    lm, tmp_path, detectors, direction
+):
+    from dataclasses import replace
+
+    from brainscan.dictionaries.testing import random_dictionary
+    from brainscan.page.reading import Instruments
+
+    whole = random_dictionary(lm.d_model)
+    never = whole.activation_max.clone()
+    never[3] = 0
+    service = Service(lambda: lm, dictionary="random", detectors=detectors, folder=tmp_path)
+    dictionary = replace(whole, activation_max=never)
+    service.__dict__["_instruments"] = Instruments(dictionary, None, detectors)
+    twice = replace(direction(), vector=2 * direction().vector)
+    save_edits(tmp_path / "same", [Swap(direction(), twice, positions="response")])
+    lines = ["resid_post.1/3=2x@response", "resid_post.1/3=2x@500:", "same"]
+
+    async def all_of_them():
+        async def edited(line):
+            edits = await service.edits([line])
+            return await service.answer(ask(lm, edits=edits))
+
+        rows = [service.answer(ask(lm, seed=1)), *map(edited, lines)]
+        return await asyncio.gather(*rows, return_exceptions=True)
+
+    well, *refused = asyncio.run(all_of_them())
+    assert well[1].generation.tokens == alone(lm, ask(lm, seed=1)).tokens
+    assert all(isinstance(one, BrainscanError) for one in refused), refused
+    asyncio.run(service.close())
+
+
+def test_edits_that_name_a_file_hold_no_prompts(lm, service, direction):
+    save_direction(service.folder / "often.safetensors", direction())
+
+    async def answered(line):
+        return await service.answer(ask(lm, edits=await service.edits([line])))
+
+    asyncio.run(answered("neurons.1/3=0"))
+    held = len(service.engine.store.states)
+    for _ in range(3):
+        asyncio.run(answered("add:often.safetensors=0.5"))
+    assert len(service.engine.store.states) == held
+    assert service.engine.store.limit == 2**28
+
+
+def test_alarms_are_of_the_answers_own_tokens(lm, service, monkeypatch):
+    from brainscan.monitoring.jumps import Alarm
+    from brainscan.monitoring.watch import Watch
+
+    one = ask(lm, seed=5, watch=True)
+    first, end = len(one.prompt), len(one.prompt) + DRAWN.max_new_tokens
+    told = [Alarm("threat", 0, at, 1.0) for at in (first - 1, first, end - 2, end - 1, end + 4)]
+    monkeypatch.setattr(Watch, "alarms", property(lambda watch: told))
+    _, answer = asyncio.run(service.answer(one))
+    assert len(answer.generation.tokens) == DRAWN.max_new_tokens
+    assert [alarm.token for alarm in answer.alarms] == [first, end - 2]
+
+
+def test_lines_are_looked_up_while_others_are_read(lm, service, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setattr("brainscan.page.edit_lines._KEPT", 4)
+    lines = [f"neurons.1/{n}=0" for n in range(12)]
+
+    def look(number):
+        for turn in range(3000):
+            service._lines.known([lines[(number + turn) % 12]])
+            service._lines.keeps(())
+        return True
+
+    with ThreadPoolExecutor(3) as threads:
+        looking = [threads.submit(look, number) for number in range(3)]
+        while not all(one.done() for one in looking):
+            for line in lines:
+                service._lines.read(lm, [line], None)
+        assert all(one.result() for one in looking)
+
+
+def test_features_are_left_out_where_edits_would_act_elsewhere(direction):
+    from brainscan.dictionaries.testing import random_dictionary
+    from brainscan.page.reading import Instruments, read_text
+
+    long = tiny("llama", max_position_embeddings=2048)
+    tokens = (long.tokenize(PROMPT) * 400)[:1200]
+    kit = Instruments(random_dictionary(long.d_model), None, None)
+    late = Add(direction(), 1.0, positions="response")
+    read = read_text(long, tokens, [late], kit, written=10)
+    assert read.scan is None and "left out" in read.note
+    everywhere = read_text(long, tokens, [Add(direction(), 1.0)], kit, written=10)
+    assert everywhere.scan is not None and not everywhere.note
+    short = read_text(long, tokens[:100], [late], kit, written=10)
+    assert short.scan is not None
+
+
+def test_a_stream_hears_that_the_service_was_closed(lm, tmp_path):
+    service = Service(lambda: lm, folder=tmp_path)
+
+    async def closed():
+        stream = service.stream(ask(lm, sampling=Sampling(600, temperature=1.0)))
+        await anext(stream)
+        await service.close()
+        return [piece async for piece in stream]
+
+    with pytest.raises(UsageError, match="one that was stopped"):
+        asyncio.run(closed())

@@ -65,7 +65,8 @@ def serve(
         place = app.Place(host, port, chosen)
         if place.is_open and chosen is None:
             note(f"anybody who reaches {host} can use the model and read what lies in {folder}")
-        app.serve(_service(model, dictionary, detectors, folder), place, ready)
+        with app.bind(place) as listening:
+            app.serve(_service(model, dictionary, detectors, folder), place, listening, ready)
 
 
 def _need_page() -> None:

@@ -95,7 +95,7 @@ class Access:
         if not self._is_known(host):
             return f"expected an address, localhost or a known name as the host; got {host!r:.80}"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             return f"expected a request from this page; got one from {origin!r:.80}"
         return None
 
@@ -149,6 +149,14 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _query(scope: Scope) -> str:
     return bytes(scope.get("query_string", b"")).decode("latin-1")
+
+
+def _host_of(origin: str) -> str | None:
+    """An origin's host and port; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

@@ -32,7 +32,7 @@ from brainscan.models.noise import row_seeds
 from brainscan.page.access import Access, check_token
 from brainscan.page.bodies import MOST_ANSWERS, Body, ChatBody, TextBody, read_body
 from brainscan.page.errors import ApiError, error_body, error_response
-from brainscan.page.events import DONE, ClientGone, EventStream, event, merged, until_gone
+from brainscan.page.events import DONE, ClientGone, EventStream, all_of, event, merged, until_gone
 from brainscan.page.forms import ChatForm, Form, TextForm, usage
 from brainscan.page.limits import LIMIT, Limit, TooLarge
 from brainscan.page.prompts import Prompt, chat_prompt, text_prompts, tool_infos
@@ -239,9 +239,7 @@ async def _respond(request: Request, service: Service, body: Body, plan: _Plan) 
             # What is wrong at once is told with its status.
             first = await until_gone(request.receive, anext(events))
             return EventStream(_after(first, events))
-        made = await until_gone(
-            request.receive, asyncio.gather(*(service.answer(ask) for ask in plan.asks))
-        )
+        made = await until_gone(request.receive, all_of([service.answer(ask) for ask in plan.asks]))
     except ClientGone:
         return Response(status_code=_GONE)
     choices = [
@@ -259,7 +257,8 @@ async def _after(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGene
             async for one in events:
                 yield one
         except Exception as error:  # the status is sent already
-            _log.exception("a stream failed")
+            if not isinstance(error, ApiError | BrainscanError):
+                _log.exception("a stream failed")
             yield event(error_body(_status(error), _line(error)))
 
 
@@ -273,17 +272,18 @@ async def _events(service: Service, plan: _Plan) -> AsyncGenerator[bytes, None]:
         return event({**told, **nothing})
 
     async with aclosing(merged([service.stream(ask) for ask in plan.asks])) as items:
-        begun: set[int] = set()
+        said: dict[int, int] = {}
         async for index, item in items:
             opening = form.opening()
-            if index not in begun and opening is not None:
+            if index not in said and opening is not None:
                 yield part(index, opening)
-            begun.add(index)
+            said.setdefault(index, 0)
             if isinstance(item, Answer):
                 answers[index] = item
                 yield part(index, form.last(item))
                 continue
-            told = _told_of(form, item)
+            told = _told_of(form, item, said[index])
+            said[index] += len(item.text)
             if told is not None:
                 yield part(index, told)
     if plan.include_usage:
@@ -292,11 +292,11 @@ async def _events(service: Service, plan: _Plan) -> AsyncGenerator[bytes, None]:
     yield DONE
 
 
-def _told_of(form: Form, piece: Piece) -> dict[str, Any] | None:
+def _told_of(form: Form, piece: Piece, at: int) -> dict[str, Any] | None:
     """The part of a stream that tells of a token; None where there is nothing to tell."""
     text = "" if form.tools else piece.text
     wanted = form.logprobs or form.watch
-    return form.part(text, piece if wanted else None) if text or wanted else None
+    return form.part(text, piece if wanted else None, at) if text or wanted else None
 
 
 def _guarded(handler: _Handler) -> Callable[[Request], Awaitable[Response]]:

@@ -1,7 +1,8 @@
 """The page and the API as one server: what it lets in, and when it is ready.
 
-1. The model, its dictionary, its atlas and its detectors are loaded before the server listens, so
-   that the first screen does not wait for them.
+1. The port is taken first, so that one that cannot be had is told of at once. The model, its
+   dictionary, its atlas and its detectors are loaded before connections are taken, so that the
+   first screen does not wait for them.
 2. The API's application carries the screens: NiceGUI is mounted on it, behind the same check.
 3. Browsers are told to load nothing from elsewhere.
 4. Whoever started it is told the address once connections are taken.
@@ -9,8 +10,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -130,44 +133,66 @@ def load(service: Service) -> None:
     _ = service.detectors
 
 
-def serve(service: Service, place: Place, ready: Callable[[str], None]) -> None:
+def serve(
+    service: Service, place: Place, listening: socket.socket, ready: Callable[[str], None]
+) -> None:
     """Serves until it is interrupted.
 
     Args:
         service: the model; loaded first.
         place: where to serve.
+        listening: bound to it (`bind`).
         ready: called with the address once connections are taken.
 
     Raises:
-        UsageError: the address or the port cannot be had.
         KeyboardInterrupt: Ctrl-C, after everything was closed.
     """
     import uvicorn
 
+    from brainscan.page.limits import LIMIT
+
     load(service)
     app = page_app(service, place.token, place.names)
-    listening = _bind(place)
     address = place.url(listening.getsockname()[1])
 
     class Server(uvicorn.Server):
-        """Tells when it is ready."""
+        """Tells when it is ready, and ends what is being written when it is to end."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if not self.should_exit:
                 ready(address)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            with suppress(TimeoutError):  # who still waits for an answer hears of the end
+                await asyncio.wait_for(service.close(), _PARTING)
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
-        app, log_level="warning", timeout_graceful_shutdown=_PARTING, server_header=False
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=_PARTING,
+        server_header=False,
+        ws_max_size=LIMIT,
     )
     try:
         Server(config).run(sockets=[listening])
     finally:
-        listening.close()
         service.engine.close()
 
 
-def _bind(place: Place) -> socket.socket:
+def bind(place: Place) -> socket.socket:
+    """Takes the address and the port, before anything is loaded; connections wait for `serve`.
+
+    Args:
+        place: where to serve.
+
+    Raises:
+        UsageError: the address or the port cannot be had, or the token cannot stand in an address.
+    """
+    from brainscan.page.access import check_token
+
+    check_token(place.token)
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

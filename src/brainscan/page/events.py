@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,6 +59,19 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[t
                 raise item
             else:
                 yield item
+    finally:
+        await _stopped(tasks)
+
+
+async def all_of(answers: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All answers; where one fails, the others end too.
+
+    Args:
+        answers: the answers, which are written beside each other.
+    """
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return list(await asyncio.gather(*tasks))
     finally:
         await _stopped(tasks)
 

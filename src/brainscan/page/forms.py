@@ -57,12 +57,13 @@ class Form(ABC):
         """The first part of a stream, if there is one before the first token."""
 
     @abstractmethod
-    def part(self, text: str, piece: Piece | None) -> dict[str, Any]:
+    def part(self, text: str, piece: Piece | None, at: int) -> dict[str, Any]:
         """A part of a stream.
 
         Args:
             text: what it adds.
             piece: the token, where what is known of it is wanted.
+            at: how many characters were there before.
         """
 
     @abstractmethod
@@ -83,10 +84,17 @@ class Form(ABC):
         if not self.watch:
             return {}
         tokens = [
-            {"text": piece.text, "concepts": dict(piece.concepts), "jump": _number(piece.jump)}
+            {
+                "text": piece.text,
+                "concepts": {name: _number(z) for name, z in piece.concepts.items()},
+                "jump": _number(piece.jump),
+            }
             for piece in pieces
         ]
-        alarms = [dict(alarm._asdict()) for alarm in answer.alarms] if answer else []
+        alarms = [
+            {**alarm._asdict(), "score": _number(alarm.score)}
+            for alarm in (answer.alarms if answer else ())
+        ]
         return {"brainscan": {"tokens": tokens, "alarms": alarms}}
 
     def string(self, token: int) -> str:
@@ -124,7 +132,7 @@ class ChatForm(Form):
         delta = {"role": "assistant", "content": "", "refusal": None}
         return {"delta": delta, "logprobs": None, "finish_reason": None}
 
-    def part(self, text: str, piece: Piece | None) -> dict[str, Any]:
+    def part(self, text: str, piece: Piece | None, at: int) -> dict[str, Any]:
         """More of the message."""
         pieces = [] if piece is None else [piece]
         return {
@@ -206,12 +214,12 @@ class TextForm(Form):
         """None."""
         return None
 
-    def part(self, text: str, piece: Piece | None) -> dict[str, Any]:
+    def part(self, text: str, piece: Piece | None, at: int) -> dict[str, Any]:
         """More of the text."""
         pieces = [] if piece is None else [piece]
         return {
             "text": text,
-            "logprobs": self._logprobs(pieces) if pieces else None,
+            "logprobs": self._logprobs(pieces, at) if pieces else None,
             "finish_reason": None,
             **self.watched(pieces, None),
         }
@@ -226,10 +234,10 @@ class TextForm(Form):
             **self.watched([], answer),
         }
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
+    def _logprobs(self, pieces: Sequence[Piece], place: int = 0) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
-        offsets, place = [], 0
+        offsets = []
         for piece in pieces:
             offsets.append(place)
             place += len(piece.text)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from brainscan.monitoring.jumps import Alarm
     from brainscan.monitoring.scores import Detectors
 
+_TOO_LONG = (
+    "Features are left out: the text is longer than they are read in one go, and edits act on a "
+    "part of it."
+)
 _ANYWHERE = "resid_post.0"
 
 
@@ -50,6 +54,8 @@ class Reading:
     text, which for a text that the model drew may be others."""
     alarms: tuple[Alarm, ...] = ()
     """What the watch noticed."""
+    note: str = ""
+    """What there is to say of what is left out."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ def read_text(
     roles = list(roles) or ["user"] * given + ["assistant"] * written
     with intervene(lm, edits, prompt_lengths=[given]):
         concepts = _concepts(lm, tokens, roles, instruments.detectors)
-        found = _scan(lm, tokens, instruments)
+        given_up = instruments.dictionary is not None and _depends_on_place(lm, tokens, edits)
+        found = None if given_up else _scan(lm, tokens, instruments)
     texts = lm.token_strings(tokens)
     read = tuple(
         ReadToken(token, text, -logprob, scores, jump)
@@ -108,7 +115,19 @@ def read_text(
             tokens, texts, concepts.logprobs, concepts.scores, concepts.jumps, strict=True
         )
     )
-    return Reading(read, found, concepts.alarms)
+    return Reading(read, found, concepts.alarms, _TOO_LONG if given_up else "")
+
+
+def _depends_on_place(lm: LanguageModel, tokens: Sequence[int], edits: Sequence[Edit]) -> bool:
+    """Whether the windows of a scan would hide from edits where in the text they are."""
+    from brainscan.features.scan import WINDOW
+
+    def anywhere(positions: Any) -> bool:
+        return positions == "all" or getattr(positions, "within", None) == "all"
+
+    if all(anywhere(getattr(edit, "positions", None)) for edit in edits):
+        return False
+    return max(len(tokens), len(lm.tokenize(lm.decode(list(tokens))))) > WINDOW
 
 
 @dataclass(frozen=True)
@@ -146,14 +165,14 @@ def _listed(numbers: Any) -> list[float]:
 
 
 def named(names: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    """A token's scores by concept, without those that are no numbers.
+    """A token's scores by concept, without those that are no finite numbers.
 
     Args:
         names: the concepts.
         scores: of each.
     """
     pairs = zip(names, scores, strict=True)
-    return {name: float(score) for name, score in pairs if not math.isnan(score)}
+    return {name: float(score) for name, score in pairs if math.isfinite(score)}
 
 
 def _scan(lm: LanguageModel, tokens: Sequence[int], instruments: Instruments) -> Scan | None:

@@ -42,6 +42,8 @@ __all__ = ["Answer", "Ask", "Piece", "ReadToken", "Reading", "Service"]
 
 T = TypeVar("T")
 
+_HELD = 2**28
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -88,7 +90,7 @@ class Answer:
     generation: Generation
     """What was written."""
     alarms: tuple[Alarm, ...] = ()
-    """What the watch noticed; empty unless watched."""
+    """What the watch noticed in it; empty unless watched. Tokens count from the prompt's first."""
 
 
 class Service:
@@ -111,7 +113,7 @@ class Service:
             detectors: of the concepts to watch; those that are found for the model when left out.
             folder: where edits are saved, and the only place that files are read from.
         """
-        self.engine = Engine(load)
+        self.engine = Engine(load, held=_HELD)
         self.folder = folder
         self._dictionary_name = dictionary
         self._detectors = detectors
@@ -175,12 +177,14 @@ class Service:
 
         Raises:
             UsageError: concepts are to be watched, and there are no detectors.
-            BrainscanError: the prompt or the edits do not fit the model.
+            BrainscanError: the prompt or the edits do not fit the model, or the service was closed.
         """
         lm = await self.ready()
         watch = self._watch(ask) if ask.watch else None
         drawn: asyncio.Queue[Drawn | None] = asyncio.Queue()
-        request = _request(ask, watch, asyncio.get_running_loop(), drawn)
+        acting = [e for e in ask.edits if getattr(e, "acts_on_prompt", True)]
+        hold = watch is None and self._lines.keeps(acting)
+        request = _request(ask, watch, hold, asyncio.get_running_loop(), drawn)
         task = asyncio.ensure_future(self.engine.answer(request))
         task.add_done_callback(lambda done: _end(done, drawn))
         try:
@@ -195,9 +199,11 @@ class Service:
                     yield held
                     held = None
             made = await task
+            if made.stop_reason == "cancelled":
+                raise UsageError("a model that is served", "one that was stopped", "serve it again")
             if held is not None:
                 yield replace(held, text=held.text + text.finish(made.text))
-            yield Answer(made, () if watch is None else tuple(watch.alarms))
+            yield Answer(made, () if watch is None else _alarms(watch, ask, made))
         finally:
             request.cancelled.set()
             task.cancel()
@@ -298,6 +304,7 @@ class Service:
 def _request(
     ask: Ask,
     watch: Watch | None,
+    hold: bool,
     loop: asyncio.AbstractEventLoop,
     drawn: asyncio.Queue[Drawn | None],
 ) -> Request:
@@ -318,8 +325,14 @@ def _request(
         logprobs=True,
         alternatives=ask.alternatives,
         on_token=on_token,
-        hold=watch is None,
+        hold=hold,
     )
+
+
+def _alarms(watch: Watch, ask: Ask, made: Generation) -> tuple[Alarm, ...]:
+    """Those at the answer's tokens that are read for it; a row may run on for a while."""
+    end = len(ask.prompt) + len(made.tokens) - 1
+    return tuple(alarm for alarm in watch.alarms if len(ask.prompt) <= alarm.token < end)
 
 
 def _end(task: asyncio.Future[Generation], drawn: asyncio.Queue[Drawn | None]) -> None:

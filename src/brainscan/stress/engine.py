@@ -7,11 +7,9 @@
 3. A row's noise depends on its own seed and token alone, and not on what runs beside it.
 4. A request that nobody waits for any more ends at its next token.
 5. Requests that want each token as it is drawn are written by a batch that others join at any
-   token, each drawn in its own way (`rolling`). What else is to be done with the model is done in
-   this thread too, between two tokens.
+   token, each drawn in its own way (`rolling`). Other work on the model is done between two tokens.
 
-The model is loaded by the thread when it is first needed; one engine serves all that ask for the
-same model.
+The thread loads the model when it is first needed; one engine serves all that ask for the model.
 """
 
 from __future__ import annotations
@@ -152,15 +150,18 @@ class _Job:
 class Engine:
     """A model that answers requests in batches."""
 
-    def __init__(self, load: Callable[[], LanguageModel], batch: int = BATCH) -> None:
+    def __init__(
+        self, load: Callable[[], LanguageModel], batch: int = BATCH, held: int = PromptStore.limit
+    ) -> None:
         """Nothing is loaded yet.
 
         Args:
             load: gives the model; called once, in the engine's thread.
             batch: rows of a batch at most.
+            held: bytes of prompts that are held at most.
         """
         self.batch = batch
-        self.store = PromptStore()
+        self.store = PromptStore(held)
         self._load = load
         self._tasks: queue.SimpleQueue[_Waiting | _Job] = queue.SimpleQueue()
         self._lm: LanguageModel | None = None

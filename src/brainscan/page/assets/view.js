@@ -52,8 +52,6 @@ export default {
       if (steer) this.$emit("steer", { feature: steer.dataset.steer });
       const colour = event.target.closest(".bs-choice[data-i]");
       if (colour) this.$emit("colour", { by: colour.title });
-      const picked = event.target.closest("[data-pick]");
-      if (picked) this.$emit("pick", { what: picked.dataset.pick });
     },
   },
 };

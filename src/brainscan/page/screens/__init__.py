@@ -13,8 +13,8 @@ from brainscan.page.screens.chat import Chat, title_of
 from brainscan.page.screens.detectors import cards_of, sections_of
 from brainscan.page.screens.feature import Feature, Search
 from brainscan.page.screens.folders import below
-from brainscan.page.screens.frame import View, add_assets, frame, told
-from brainscan.page.screens.transcript import Transcript
+from brainscan.page.screens.frame import View, add_assets, connected, frame, told
+from brainscan.page.screens.transcript import MOST, Transcript
 from brainscan.page.service import Service
 
 __all__ = ["add_screens"]
@@ -51,7 +51,8 @@ def _add_chat(service: Service) -> None:
         own = Chat(service, state)
         with frame(service, title_of(state), "/", sections=own.sections):
             own.build()
-            await ui.context.client.connected()
+            if not await connected():
+                return
             with told():
                 if problem is not None:
                     raise problem
@@ -64,16 +65,16 @@ def _add_features(service: Service) -> None:
         own = Feature(service, id, text)
         with frame(service, id or "A feature", "/feature", sections=own.sections):
             own.build()
-            await ui.context.client.connected()
-            await own.load()
+            if await connected():
+                await own.load()
 
     @ui.page("/search")
     async def search(q: str = "") -> None:
         own = Search(service, q)
         with frame(service, "Search the features", "/search", sections=own.sections):
             own.build()
-            await ui.context.client.connected()
-            await own.look()
+            if await connected():
+                await own.look()
 
     @ui.page("/detectors")
     def detectors() -> None:
@@ -99,9 +100,15 @@ def _add_artifacts(service: Service) -> None:
 
     @ui.page("/transcript")
     async def transcript(
-        path: str = "", record: str = "", at: int | None = None, text: str = ""
+        path: str = "",
+        record: str = "",
+        at: int | None = None,
+        text: str = "",
+        most: int = MOST,
+        seed: int = 0,
     ) -> None:
-        own = Transcript(service, path, record, at=at, text=text)
+        state = ChatState(most=max(most, 1), seed=max(seed, 0))
+        own = Transcript(service, path, record, state, at=at, text=text)
         with frame(service, record or "A transcript", "/artifacts", sections=own.sections):
             await own.build()
 

@@ -54,9 +54,19 @@ class ChatState:
                 continue
             many = value if isinstance(value, tuple) else (value,)
             pairs += [
-                (item.name, f"{part:g}" if isinstance(part, float) else str(part)) for part in many
+                (item.name, plain(part) if isinstance(part, float) else str(part)) for part in many
             ]
         return urlencode(pairs, errors="replace")
+
+
+def plain(number: float) -> str:
+    """A number as one types it, with all its digits.
+
+    Args:
+        number: the number.
+    """
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def read_state(pairs: Iterable[tuple[str, str]]) -> ChatState:

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from brainscan.page.screens.artifact_views import findings
-from brainscan.page.screens.folders import Found, below, listed
-from brainscan.page.screens.frame import View, paragraph, told
+from brainscan.page.screens.folders import Found, listed, opened
+from brainscan.page.screens.frame import View, connected, paragraph, told
 from brainscan.page.screens.records import Record, read_records
 from brainscan.page.service import Service
 from brainscan.views import Html, Section, escape, join, transcripts
@@ -31,7 +31,8 @@ class Artifacts:
         """Looks, and makes the list."""
         paragraph(f"Below {self.service.folder.resolve()}")
         place = View(Html('<p class="bs-none">Looking.</p>'))
-        await ui.context.client.connected()
+        if not await connected():
+            return
         found = await asyncio.to_thread(listed, self.service.folder)
         rows = join(map(_row, found.found))
         self._list = (
@@ -79,9 +80,10 @@ class Artifact:
         place = ui.element("div")
         with place:
             paragraph("Reading.", "bs-none")
-        await ui.context.client.connected()
+        if not await connected():
+            return
         with told():
-            folder = below(self.service.folder, self.path)
+            folder = opened(self.service.folder, self.path)
             self._sections = await asyncio.to_thread(findings, folder)
             records = await asyncio.to_thread(read_records, folder)
             place.clear()

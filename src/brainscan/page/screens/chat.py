@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,18 +16,22 @@ from brainscan.page.screens.conversation import (
     Written,
     answer_span,
     prompt_of,
+    text_of,
     with_reading,
     write,
 )
 from brainscan.page.screens.edit_list import EditList
 from brainscan.page.screens.frame import View, main_button, quiet_button, set_address, shown, told
-from brainscan.page.screens.strips import reading_lines, reading_strip
+from brainscan.page.screens.strips import piece_lines, reading_lines, reading_strip
 from brainscan.page.screens.timeline import timeline
 from brainscan.page.screens.trial import Trial
-from brainscan.page.service import Service
+from brainscan.page.service import Piece, Service
 from brainscan.views import Html, Section, escape, join
 
 NOTHING = Html("")
+OVER = "Over the answer, token by token"
+
+_PAUSE = 0.5
 
 
 @dataclass
@@ -62,6 +67,8 @@ class Chat:
     turns: list[Turn] = field(default_factory=list)
     """What was asked and answered."""
     _writing: asyncio.Task[Any] | None = None
+    _stopped: bool = False
+    _gone: bool = False
 
     def build(self) -> None:
         """Makes the screen; nothing is written yet."""
@@ -77,15 +84,18 @@ class Chat:
             self._send = main_button("Send", self.send)
             self._stop = quiet_button("Stop", self.stop)
             self._stop.set_visibility(False)
-        ui.context.client.on_delete(self.stop)
+        ui.context.client.on_delete(self._leave)
 
     async def replay(self) -> None:
-        """Answers what the address asked, one message after the other."""
+        """Answers what the address asked, one message after the other, until it is stopped."""
         asked, feature = self.state.asked, self.state.feature
         self.state = replace(self.state, asked=(), feature="")
+        self._stopped = False
         for text in asked:
+            if self._stopped or self._gone:
+                return
             await self._answer(text)
-        if feature and self.turns:
+        if feature and self.turns and not self._stopped:
             await self._try(self.turns[-1], feature)
             await self._run(self.turns[-1].trial.compare())  # type: ignore[union-attr]
 
@@ -99,8 +109,14 @@ class Chat:
 
     def stop(self) -> None:
         """Ends what is being written."""
+        self._stopped = True
         if self._writing is not None:
             self._writing.cancel()
+
+    def _leave(self) -> None:
+        """Nobody looks any more: what is being written ends, and nothing else begins."""
+        self._gone = True
+        self.stop()
 
     async def again(self) -> None:
         """Asks the whole conversation anew, under the edits and settings of now."""
@@ -168,6 +184,8 @@ class Chat:
         self.turns.append(turn)
         self._change(asked=(*self.state.asked, text), feature="")
         await self._run(self._written(turn, messages))
+        if self._gone:
+            return
         if turn.written is None:  # it cannot be asked, or was stopped before it began
             turn.answer.show(Html('<p class="bs-none">No answer.</p>'))
             self.turns.remove(turn)
@@ -177,8 +195,10 @@ class Chat:
         edits = await self.service.edits(self.state.edits)
         prompt = prompt_of(self.service.lm, messages)
         written = await write(
-            self.service, prompt, self.state, edits, lambda text: turn.answer.show(_growing(text))
+            self.service, prompt, self.state, edits, _Growing(turn).show, watch=True
         )
+        if self._gone:
+            return
         turn.written = written
         turn.answer.show(_told(written))
         # Stopped or not, what is there is read; a second stop ends that too.
@@ -211,8 +231,9 @@ class Chat:
         if written.reading is None or stop == start:
             return NOTHING
         tokens = [token.text for token in written.reading.tokens[start:stop]]
-        lines = reading_lines(written.reading, start, stop)
-        return timeline(tokens, lines, "Over the answer, token by token")
+        lines = timeline(tokens, reading_lines(written.reading, start, stop), OVER)
+        note = written.reading.note
+        return Html(f'{lines}<p class="bs-hint">{escape(note)}</p>') if note else lines
 
     def _new_turn(self, text: str) -> Turn:
         with self._log, ui.element("article").classes("bp-turn bp-stack"):
@@ -275,6 +296,22 @@ class Chat:
             self._writing = None
             self._send.set_visibility(True)
             self._stop.set_visibility(False)
+
+
+class _Growing:
+    """An answer while it is being written: its text, and what was watched of it."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._drawn = 0.0
+
+    def show(self, pieces: Sequence[Piece]) -> None:
+        """Shows what there is; the timeline, which is larger, less often."""
+        self._turn.answer.show(_growing(text_of(pieces)))
+        if time.monotonic() - self._drawn > _PAUSE:
+            self._drawn = time.monotonic()
+            tokens = [piece.text for piece in pieces]
+            self._turn.timeline.show(timeline(tokens, piece_lines(pieces), OVER))
 
 
 def _asked(text: str) -> Html:

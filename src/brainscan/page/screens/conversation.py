@@ -3,7 +3,8 @@
 1. Messages go through the model's template; which tokens are of which message is kept.
 2. An answer is written as a stream. Cancelled, its row ends at the next token, and what was written
    until then stays.
-3. Afterwards prompt and answer are read in one pass, under the same edits, for the strips.
+3. Where there are detectors, concepts and jumps are told of as the tokens come.
+4. Afterwards prompt and answer are read in one pass, under the same edits, for the strips.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from brainscan.errors import UsageError
@@ -23,13 +24,12 @@ from brainscan.page.service import Answer, Ask, Piece, Reading, Service
 if TYPE_CHECKING:
     from brainscan.interventions import Edit
     from brainscan.models import LanguageModel
-    from brainscan.monitoring.jumps import Alarm
 
 Message = Mapping[str, str]
 """A message's role and content."""
 
-OnText = Callable[[str], None]
-"""Called with an answer's text as it grows."""
+OnPieces = Callable[[Sequence[Piece]], None]
+"""Called with an answer's tokens as they come, some times a second."""
 
 _PAUSE = 0.08
 
@@ -58,15 +58,15 @@ class Written:
     """Its tokens."""
     stopped: bool = False
     """Whether it was stopped before its end."""
-    alarms: tuple[Alarm, ...] = ()
-    """What the watch noticed."""
+    state: ChatState = field(default_factory=ChatState)
+    """How it was drawn: length, temperature, seed."""
     reading: Reading | None = None
     """Prompt and answer, read; None before that."""
 
     @property
     def text(self) -> str:
         """Its text."""
-        return "".join(piece.text for piece in self.pieces)
+        return text_of(self.pieces)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -106,7 +106,9 @@ async def write(
     prompt: Prompt,
     state: ChatState,
     edits: tuple[Edit, ...],
-    tell: OnText,
+    tell: OnPieces,
+    *,
+    watch: bool = False,
 ) -> Written:
     """Writes an answer; if the task is cancelled, what was written until then comes back.
 
@@ -115,26 +117,35 @@ async def write(
         prompt: what is asked.
         state: how to draw.
         edits: what is changed meanwhile.
-        tell: called with the text so far, some times a second.
+        tell: called with what there is so far.
+        watch: whether each token's concepts are wanted, if there are detectors.
     """
-    watch = service.detectors is not None and bool(prompt.roles)
+    watch = watch and service.detectors is not None and bool(prompt.roles)
     ask = Ask(prompt.tokens, sampling_of(state), state.seed, edits, watch, prompt.roles)
     pieces: list[Piece] = []
-    text, said = "", 0.0
+    said = 0.0
     try:
         async with aclosing(service.stream(ask)) as items:
             async for item in items:
                 if isinstance(item, Answer):
-                    tell(text)
-                    return Written(prompt, edits, tuple(pieces), alarms=item.alarms)
+                    tell(pieces)
+                    return Written(prompt, edits, tuple(pieces), state=state)
                 pieces.append(item)
-                text += item.text
                 if time.monotonic() - said > _PAUSE:
                     said = time.monotonic()
-                    tell(text)
+                    tell(pieces)
     except asyncio.CancelledError:
-        tell(text)
-    return Written(prompt, edits, tuple(pieces), stopped=True)
+        tell(pieces)
+    return Written(prompt, edits, tuple(pieces), stopped=True, state=state)
+
+
+def text_of(pieces: Sequence[Piece]) -> str:
+    """The text of an answer, or of as much of it as there is.
+
+    Args:
+        pieces: its tokens.
+    """
+    return "".join(piece.text for piece in pieces)
 
 
 async def with_reading(service: Service, written: Written) -> Written:

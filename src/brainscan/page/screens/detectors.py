@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainscan.page.service import Service
 from brainscan.stats import Estimate
 from brainscan.views import Html, Section, escape, facts, join, table
+from brainscan.views.html import NONE
+
+if TYPE_CHECKING:
+    from brainscan.monitoring.scores import Detectors
 
 NONE_YET = "There are no detectors for this model yet: run `brainscan calibrate`."
 
+_RULE = ("statistic", "threshold", "kappa", "clip")
 _NAMES = ("concept", "name", "title")
 
 
@@ -22,7 +27,9 @@ def cards_of(service: Service) -> Html:
         service: the model, and its detectors.
     """
     detectors = service.detectors
-    return cards_view([] if detectors is None else list(detectors.cards()))
+    if detectors is None:
+        return cards_view([])
+    return join([cards_view(list(detectors.cards())), jumps_view(detectors)])
 
 
 def cards_view(cards: Sequence[Any]) -> Html:
@@ -34,6 +41,31 @@ def cards_view(cards: Sequence[Any]) -> Html:
     if not cards:
         return Html(f'<p class="bs-none">{escape(NONE_YET)}</p>')
     return join(_card(dict(_items(card))) for card in cards)
+
+
+def jumps_view(detectors: Detectors) -> Html:
+    """The rule for jumps, and what it and simpler ones were measured to be worth.
+
+    Args:
+        detectors: the detectors.
+    """
+    rule, figures = detectors.rule, detectors.jump_figures
+    if rule is None and not figures:
+        return Html("")
+    told = [] if rule is None else [(name, _said(getattr(rule, name))) for name in _RULE]
+    danger = [detectors.names[n] for n in rule.danger] if rule is not None else []
+    told += [("an alarm is for", ", ".join(danger))] if danger else []
+    columns = tuple(dict.fromkeys(figure for own in figures.values() for figure in own))
+    rows = [
+        (name, *(str(own[figure]) if figure in own else NONE for figure in columns))
+        for name, own in figures.items()
+    ]
+    heads = ("jumps by", *(figure.replace("_", " ") for figure in columns))
+    body = table(heads, rows) if rows else Html("")
+    return Html(
+        '<article class="bs-card" aria-label="Jumps"><header><h3>Jumps</h3></header>'
+        f"{facts(told)}{body}</article>"
+    )
 
 
 def sections_of(service: Service) -> list[Section]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from nicegui import ui
 from nicegui.events import ValueChangeEventArguments
 
-from brainscan.errors import UsageError
+from brainscan.artifacts import read_manifest
+from brainscan.errors import ArtifactError, UsageError
+from brainscan.page.edit_lines import NAME
 from brainscan.page.screens.address import ChatState
 from brainscan.page.screens.frame import quiet_button, say, shown, told
 from brainscan.page.service import Service
 
-_NAME = re.compile(r"\w[\w.+-]{0,63}")
+_ANOTHER = "choose another"
 
 OnEdits = Callable[[tuple[str, ...], tuple[str, ...]], None]
 """Called with the edits that are on, and those that are off."""
@@ -102,10 +105,31 @@ class EditList:
             on = [line for line, used in self._lines.items() if used]
             if not on:
                 raise UsageError("edits to save", "none that is switched on", "add one")
-            if not _NAME.fullmatch(name):
-                raise UsageError(
-                    "a name of letters, digits, dots and dashes", repr(name), "choose another"
-                )
+            if not NAME.fullmatch(name):
+                raise UsageError("a name of letters, digits, dots and dashes", repr(name), _ANOTHER)
             edits = await self._service.edits(on)
-            save_edits(self._service.folder / name, edits, model=self._service.lm.ref)
+            place = free_place(self._service.folder, name)
+            save_edits(place, edits, model=self._service.lm.ref)
             say(f"Saved as {name} in {self._service.folder}", "positive")
+
+
+def free_place(folder: Path, name: str) -> Path:
+    """Where edits may be saved: where nothing is yet, or other edits, which are replaced.
+
+    Args:
+        folder: the folder that is served.
+        name: what they are to be called.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    place = folder / name
+    if not os.path.lexists(place):
+        return place
+    try:
+        kind = "a link" if place.is_symlink() else read_manifest(place).kind
+    except (ArtifactError, OSError):
+        kind = "something else"
+    if kind != "edits":
+        raise UsageError("a name that is free, or that edits have", f"{name}, {kind}", _ANOTHER)
+    return place

@@ -67,7 +67,7 @@ class View(Element, component=ASSETS / "view.js"):
         """What is done when something is chosen in it.
 
         Args:
-            kind: ``steer`` a feature, ``colour`` the text by something, or ``pick`` a part.
+            kind: ``steer`` a feature, or ``colour`` the text by something.
             handler: gets what was chosen.
         """
 
@@ -101,13 +101,14 @@ def frame(service: Service, title: str, here: str, *, sections: Sections | None)
         with ui.element("header").classes("bp-head"):
             View(_head(here))
             ui.element("span").classes("bp-model")._text = shown(service.lm.name)
-        with ui.element("main").classes("bp-main bp-stack") as main:
-            with ui.element("div").classes("bp-title"):
-                View(Html(f"<h1>{escape(title)}</h1>"))
-                if sections is not None:
-                    _export_button(title, sections, service)
-            yield
-        ui.skip_link("To the content", target=main)
+        main = ui.element("main").classes("bp-main bp-stack")
+    ui.skip_link("To the content", target=main)
+    with main:
+        with ui.element("div").classes("bp-title"):
+            View(Html(f"<h1>{escape(title)}</h1>"))
+            if sections is not None:
+                _export_button(title, sections, service)
+        yield
 
 
 def _head(here: str) -> Html:
@@ -209,6 +210,13 @@ def say(text: str, kind: Literal["positive", "negative", "info"], seconds: float
         timeout=seconds * 1000,
         close_button="Close",
     )
+
+
+async def connected() -> bool:
+    """Waits for the browser to be there; False if nobody came, or whoever did is gone again."""
+    client = ui.context.client
+    await client.connected()
+    return not client.is_deleted
 
 
 def set_address(where: str, query: str, longest: int) -> None:

@@ -125,7 +125,7 @@ def _of_audit(folder: Path) -> list[Record]:
     records = []
     for line in _lines(folder / _JOURNAL):
         arm = line["arm"][0] if isinstance(line["arm"], list) else line["arm"]
-        question, text = str(line["question"]), str(line["text"])
+        question, text = line["question"], line["text"]
         told = _asked(scenario, question)
         view = TranscriptView(
             outcome=str(arm),
@@ -144,15 +144,27 @@ def _lines(journal: Path) -> list[Mapping[str, Any]]:
     if not journal.is_file():
         return []
     by_arm: dict[str, list[Mapping[str, Any]]] = {}
-    for text in journal.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not `auditing.kept.read_lines`, which takes a line that was cut off away from the file.
+    for text in journal.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             line = json.loads(text)
-            by_arm.setdefault(str(line["arm"]), []).append(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError):
             continue
+        if _is_answer(line):
+            by_arm.setdefault(str(line["arm"]), []).append(line)
     turns = max(map(len, by_arm.values()), default=0)
     dealt = [own[n] for n in range(turns) for own in by_arm.values() if n < len(own)]
     return dealt[:SHOWN]
+
+
+def _is_answer(line: Any) -> bool:
+    """Whether a line of a journal has what is shown of it."""
+    if not isinstance(line, dict):
+        return False
+    arm = line.get("arm")
+    named = isinstance(arm, str) or (isinstance(arm, list) and bool(arm))
+    texts = all(isinstance(line.get(name), str) for name in ("question", "text"))
+    return named and texts and isinstance(line.get("ended"), bool)
 
 
 def _asked(scenario: str, question: str) -> tuple[Message, ...]:

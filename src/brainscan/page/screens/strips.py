@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from brainscan.page.screens.timeline import Line
-from brainscan.page.service import Reading, ReadToken
+from brainscan.page.service import Piece, Reading, ReadToken
 from brainscan.views import ActivationView, ExampleView, Html, LatentView, TokenView, token_strip
 
 if TYPE_CHECKING:
@@ -59,6 +59,20 @@ def reading_strip(reading: Reading, start: int, stop: int, colour: str = "") -> 
     )
     own = [_measure_view(strings, name, measure) for name, measure in measures.items()]
     return token_strip(views, _first([*found, *own], colour))
+
+
+def piece_lines(pieces: Sequence[Piece]) -> list[Line]:
+    """The figures of what was written so far, for its timeline; the last tokens may have none yet.
+
+    Args:
+        pieces: the answer's tokens.
+    """
+    names = dict.fromkeys(name for piece in pieces for name in piece.concepts)
+    concepts = [
+        Line(name, tuple(piece.concepts.get(name, math.nan) for piece in pieces)) for name in names
+    ]
+    jump = Line(JUMP, tuple(piece.jump for piece in pieces), kind="jump")
+    return [jump, *concepts]
 
 
 def reading_lines(reading: Reading, start: int, stop: int) -> list[Line]:

@@ -12,9 +12,16 @@ from nicegui import ui
 
 from brainscan.errors import UsageError
 from brainscan.page.screens.address import LONGEST, ChatState
-from brainscan.page.screens.conversation import Prompt, Written, prompt_of, write
-from brainscan.page.screens.folders import below
-from brainscan.page.screens.frame import View, main_button, quiet_button, set_address, told
+from brainscan.page.screens.conversation import Prompt, Written, prompt_of, text_of, write
+from brainscan.page.screens.folders import opened
+from brainscan.page.screens.frame import (
+    View,
+    connected,
+    main_button,
+    quiet_button,
+    set_address,
+    told,
+)
 from brainscan.page.screens.records import Fork, Record, fork, read_records, record_of
 from brainscan.page.screens.strips import reading_strip
 from brainscan.page.service import Service
@@ -27,6 +34,9 @@ from brainscan.views import (
     escape,
     transcripts,
 )
+
+MOST = 256
+"""Tokens of an answer at most, where the address says nothing."""
 
 _NO_PROMPT = "What it was told is not in the audit's files, since the test is none of ours."
 
@@ -41,7 +51,7 @@ class Transcript:
     """The audit or stress run, below the folder."""
     name: str
     """The transcript within it."""
-    state: ChatState = field(default_factory=lambda: ChatState(most=256))
+    state: ChatState = field(default_factory=lambda: ChatState(most=MOST))
     """How the model goes on: length, temperature, seed."""
     at: int | None = None
     """The message that is changed; None for none."""
@@ -55,9 +65,10 @@ class Transcript:
         """Reads it, and shows its messages."""
         place = ui.element("div").classes("bp-stack")
         ui.context.client.on_delete(self.stop)
-        await ui.context.client.connected()
+        if not await connected():
+            return
         with told():
-            folder = below(self.service.folder, self.path)
+            folder = opened(self.service.folder, self.path)
             records = await asyncio.to_thread(read_records, folder)
             self._record = record_of(records, self.name)
             with place:
@@ -114,8 +125,7 @@ class Transcript:
 
             async def go() -> None:
                 self.at, self.text = number, str(field_.value or "")
-                query = {"path": self.path, "record": self.name, "at": number, "text": self.text}
-                set_address("/transcript", urlencode(query, errors="replace"), LONGEST)
+                self._tell()
                 await self._run()
 
             with ui.element("div").classes("bp-row"):
@@ -131,6 +141,14 @@ class Transcript:
         least = 1 if name == "most" else 0
         changes: dict[str, Any] = {name: max(int(event.value or 0), least)}
         self.state = replace(self.state, **changes)
+        if self.at is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Puts the fork into the address, with what it depends on."""
+        query: dict[str, Any] = {"path": self.path, "record": self.name, "at": self.at}
+        query |= {"text": self.text, "most": self.state.most, "seed": self.state.seed}
+        set_address("/transcript", urlencode(query, errors="replace"), LONGEST)
 
     async def _run(self) -> None:
         """Lets the model go on from the changed message."""
@@ -141,7 +159,11 @@ class Transcript:
             prompt = self._prompt(own)
             self._writing = asyncio.create_task(
                 write(
-                    self.service, prompt, self.state, (), lambda text: self._compare(own, text, "")
+                    self.service,
+                    prompt,
+                    self.state,
+                    (),
+                    lambda pieces: self._compare(own, text_of(pieces), ""),
                 )
             )
             try:

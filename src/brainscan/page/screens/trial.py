@@ -7,13 +7,13 @@ untouched model on a few neutral passages: quick, so with a wide interval.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
-from brainscan.page.screens.address import ChatState
-from brainscan.page.screens.conversation import Written, write
+from brainscan.page.screens.address import ChatState, plain
+from brainscan.page.screens.conversation import Written, text_of, write
 from brainscan.page.screens.frame import View, main_button, quiet_button
 from brainscan.page.service import Piece, Service
 from brainscan.views import GenerationView, Html, Section, escape, side_by_side
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PASSAGES = 8
 """Neutral passages that the cost is measured on."""
 
+_UNTOUCHED = "untouched, the same seed"
 _RANGE = (-4.0, 8.0)
 _MUCH = 1.0
 
@@ -49,11 +50,12 @@ class Trial:
         self.strength = state.strength
         self._answers: tuple[GenerationView, GenerationView] | None = None
         self._cost: Estimate | None = None
+        self._compared = ""
 
     @property
     def line(self) -> str:
         """The edit as one types it."""
-        return f"{self._state.feature}={self.strength:g}x"
+        return f"{self._state.feature}={plain(self.strength)}x"
 
     async def build(
         self,
@@ -93,55 +95,56 @@ class Trial:
                 self._left, self._meter, self._right = View(), View(), View()
 
     async def compare(self) -> None:
-        """Writes both answers, and measures the cost."""
-        own = await self._service.edits([self.line])
-        edits = (*self._written.edits, *own)
+        """Writes both answers, and measures the cost; stopped, what is there stays."""
+        self._answers = self._cost = None
+        line = self.line  # the slider may be moved meanwhile
         self._meter.show(_meter(None))
-        self._left.show(_column(self._untouched_title, "", control=True))
-        self._right.show(_column(self.line, "", control=False))
-        left, right = await asyncio.gather(self._untouched(), self._with(edits))
+        self._left.show(_column(_UNTOUCHED, "", control=True))
+        self._right.show(_column(line, "", control=False))
+        own = await self._service.edits([line])
+        edits = (*self._written.edits, *own)
+        left, right = await collected([self._untouched(), self._with(edits, line)])
         same = _same(left.pieces, right.pieces)
         note = f"the same for {same} token{'' if same == 1 else 's'}"
-        ended = ("stopped",) if right.stopped else ()
         self._answers = (
-            GenerationView(self._untouched_title, (left.text,), control=True),
-            GenerationView(self.line, (right.text,), notes=(note, *ended)),
+            GenerationView(_UNTOUCHED, (left.text,), notes=_ended(left), control=True),
+            GenerationView(line, (right.text,), notes=(note, *_ended(right))),
         )
+        self._compared = line
         self._left.show(_generation(self._answers[0]))
         self._right.show(_generation(self._answers[1]))
-        if not right.stopped:
-            self._cost = await self._service.run(lambda lm: cost_of(lm, edits))
-            self._meter.show(_meter(self._cost))
+        try:
+            if not (left.stopped or right.stopped):
+                self._cost = await self._service.run(lambda lm: cost_of(lm, edits))
+        except asyncio.CancelledError:
+            pass
+        self._meter.show(_meter(self._cost, ended=True))
 
     def sections(self) -> list[Section]:
         """The comparison, for an export."""
         if self._answers is None:
             return []
-        body = side_by_side(self.line, self._answers)
-        return [Section("Turned up or down", Html(f"{_meter(self._cost)}{body}"))]
-
-    @property
-    def _untouched_title(self) -> str:
-        return "untouched, the same seed"
+        body = side_by_side(self._compared, self._answers)
+        meter = _meter(self._cost, ended=True)
+        return [Section("Turned up or down", Html(f"{meter}{body}"))]
 
     async def _untouched(self) -> Written:
         if not self._written.edits and not self._written.stopped:
             return self._written
-        return await write(
-            self._service,
-            self._written.prompt,
-            self._state,
-            (),
-            lambda text: self._left.show(_column(self._untouched_title, text, control=True)),
+        return await self._write(
+            (), lambda text: self._left.show(_column(_UNTOUCHED, text, control=True))
         )
 
-    async def _with(self, edits: tuple[Edit, ...]) -> Written:
+    async def _with(self, edits: tuple[Edit, ...], line: str) -> Written:
+        return await self._write(
+            edits, lambda text: self._right.show(_column(line, text, control=False))
+        )
+
+    async def _write(self, edits: tuple[Edit, ...], tell: Callable[[str], None]) -> Written:
+        """An answer to the same, drawn in the same way."""
+        was = self._written
         return await write(
-            self._service,
-            self._written.prompt,
-            self._state,
-            edits,
-            lambda text: self._right.show(_column(self.line, text, control=False)),
+            self._service, was.prompt, was.state, edits, lambda pieces: tell(text_of(pieces))
         )
 
     async def _title(self) -> Html:
@@ -152,8 +155,27 @@ class Trial:
 
     def _says(self) -> Html:
         return Html(
-            f'<output class="bs-value">{escape(f"{self.strength:g}")}&times; its maximum</output>'
+            f'<output class="bs-value">{escape(plain(self.strength))}&times; its maximum</output>'
         )
+
+
+async def collected(answers: Sequence[Coroutine[Any, Any, Written]]) -> list[Written]:
+    """Answers that are written beside each other; cancelled, as much of each as there is.
+
+    Args:
+        answers: each gives what there is when it is cancelled; where one fails, all end.
+    """
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    left = set(tasks)
+    while left:
+        try:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_EXCEPTION)
+            failed = any(one.cancelled() or one.exception() for one in done)
+        except asyncio.CancelledError:
+            failed = True
+        for task in left if failed else ():
+            task.cancel()
+    return [task.result() for task in tasks]
 
 
 def cost_of(lm: LanguageModel, edits: tuple[Edit, ...]) -> Estimate:
@@ -179,6 +201,10 @@ def _same(left: tuple[Piece, ...], right: tuple[Piece, ...]) -> int:
     )
 
 
+def _ended(written: Written) -> tuple[str, ...]:
+    return ("stopped",) if written.stopped else ()
+
+
 def _column(title: str, text: str, *, control: bool) -> Html:
     kind = "bs-generation bs-control" if control else "bs-generation"
     return Html(
@@ -196,9 +222,10 @@ def _generation(view: GenerationView) -> Html:
     )
 
 
-def _meter(cost: Estimate | None) -> Html:
+def _meter(cost: Estimate | None, *, ended: bool = False) -> Html:
     if cost is None:
-        return Html('<div class="bp-meter"><span>The cost follows.</span></div>')
+        told = "Stopped before the cost was known." if ended else "The cost follows."
+        return Html(f'<div class="bp-meter"><span>{told}</span></div>')
     value = min(max(cost.value, 0.0), _MUCH)
     return Html(
         '<div class="bp-meter"><span>cost</span>'
