@@ -40,6 +40,7 @@ def test_all_verbs_are_there():
         "atlas search",
         "atlas show",
         "audit",
+        "calibrate",
         "demo",
         "dictionary compare",
         "dictionary evaluate",
@@ -50,12 +51,14 @@ def test_all_verbs_are_there():
         "organism build",
         "organism list",
         "scan",
+        "serve",
         "steer",
         "stress list",
         "stress report",
         "stress run",
         "stress show",
         "stress validate-judge",
+        "watch",
     ]
 
 

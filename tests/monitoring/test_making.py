@@ -112,8 +112,6 @@ def test_the_rule_catches_what_was_not_asked_for(whole, lm):
     ]
     (loud,) = watch_transcripts(lm, found, [talk])
     assert [alarm.concept for alarm in loud.alarms] == ["earth"]
-    (quiet,) = watch_transcripts(lm, found, [[talk[0], {**talk[1], "content": "not with you"}]])
-    assert not quiet.alarms
 
 
 def test_detectors_come_back_as_they_were(whole, lm, tmp_path):

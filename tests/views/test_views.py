@@ -216,7 +216,7 @@ def test_a_fragment_brings_its_style_and_script():
 
 def test_empty_things_say_so():
     assert "no tokens" in views.token_strip([], [])
-    assert "never fired" in card().replace("\n", "")
+    assert "no examples" in card().replace("\n", "")
     assert "empty answer" in views.side_by_side("p", [views.GenerationView("t", (" ",))])
 
 

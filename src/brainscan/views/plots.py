@@ -49,7 +49,8 @@ def drawn(figure: Any, title: str, below: Html) -> Html:
         title: what the plot shows, in words.
         below: its figures, for those who read rather than look.
     """
-    data = json.loads(str(figure.to_json()))
+    # Not by orjson, which plotly takes where it is installed: it refuses half a surrogate pair.
+    data = json.loads(str(figure.to_json(engine="json")))
     return Html(
         f'{PLOT}><figcaption>{escape(title)}</figcaption><div class="bs-canvas" role="img" '
         f'aria-label="{escape(title)}; the figures follow in a table"></div>{script_data(data)}'
