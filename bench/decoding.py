@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,16 +49,21 @@ def main() -> None:
             "plain": partial(plain, lm, prompts, tokens),
             "watched": partial(watched, lm, prompts, tokens, watcher),
         }
-        for warm in arms.values():
-            warm()
-        found = interleaved(arms, repeats)
-        for name, values in found.items():
-            steps = [1000 * value for value in values]
-            result.rows.append(Row(f"{name}, batch {rows}", steps, "ms / token"))
-        ratio = ratios(found["watched"], found["plain"])
-        what = f"watched over plain, batch {rows}"
-        result.checks.append(Check(what, ratio, LIMIT, at_least=False))
+        weigh(result, rows, arms, repeats)
     finish(result)
+
+
+def weigh(result: Result, rows: int, arms: dict[str, Callable[[], float]], repeats: int) -> None:
+    """Adds what a step takes plainly and watched, and their ratio."""
+    for warm in arms.values():
+        warm()
+    found = interleaved(arms, repeats)
+    for name, values in found.items():
+        steps = [1000 * value for value in values]
+        result.rows.append(Row(f"{name}, batch {rows}", steps, "ms / token"))
+    ratio = ratios(found["watched"], found["plain"])
+    what = f"watched over plain, batch {rows}"
+    result.checks.append(Check(what, ratio, LIMIT, at_least=False))
 
 
 def dictionary(lm: LanguageModel) -> Dictionary:

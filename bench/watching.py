@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench import setting
-from bench.decoding import LIMIT, TASKS, THREADS, plain
-from bench.measure import REPEATS, Check, Result, Row, arguments, finish, interleaved, ratios
+from bench.decoding import TASKS, THREADS, plain, weigh
+from bench.measure import REPEATS, Result, arguments, finish
 
 if TYPE_CHECKING:
     from brainscan.models import LanguageModel
@@ -39,15 +39,7 @@ def main() -> None:
             "plain": partial(plain, lm, [lm.chat_tokens(task) for task in tasks], tokens),
             "watched": partial(watched, lm, tasks, tokens, detectors),
         }
-        for warm in arms.values():
-            warm()
-        found = interleaved(arms, repeats)
-        for name, values in found.items():
-            steps = [1000 * value for value in values]
-            result.rows.append(Row(f"{name}, batch {rows}", steps, "ms / token"))
-        ratio = ratios(found["watched"], found["plain"])
-        what = f"watched over plain, batch {rows}"
-        result.checks.append(Check(what, ratio, LIMIT, at_least=False))
+        weigh(result, rows, arms, repeats)
     finish(result)
 
 
