@@ -179,6 +179,8 @@ def serve(
         Server(config).run(sockets=[listening])
     finally:
         service.engine.close()
+    # It ends by a signal alone; a shell that runs it in the background keeps that from Python.
+    raise KeyboardInterrupt
 
 
 def bind(place: Place) -> socket.socket:
