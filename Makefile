@@ -27,7 +27,7 @@ install: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/brainscan models fetch $(MODEL)
 	$(MAKE) --no-print-directory check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check $(CODE)
