@@ -83,6 +83,14 @@ def test_detectors_are_made_and_watch_with_them(run, model, tmp_path, detectors)
     assert len([t for t in answer["transcripts"][0]["tokens"] if t["role"] == "assistant"]) <= 4
 
 
+def test_an_answer_is_shown_as_it_is_written(run, model, tmp_path, detectors):
+    found = ("--model", model, "--detectors", detectors, "--max-new-tokens", 4)
+    ran = run("watch", "was that you", *found, "--html", "answer.html")
+    assert ran.code == 0, ran.err
+    assert "alarm" in ran.out.lower()
+    assert "bs-token" in (tmp_path / "answer.html").read_text()
+
+
 def test_a_chat_goes_on_until_an_empty_line(run, model, detectors, monkeypatch):
     import io
 

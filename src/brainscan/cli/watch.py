@@ -115,15 +115,16 @@ def watch(
                 "detectors with a rule for jumps", "detectors of no danger", "calibrate with one"
             )
         session = _Session(lm, found, sampling, on_alarm, chosen)
-        result = [] if chat else _seen(session, prompt, transcripts)
-        if html is not None:
-            _write(html, result)
+        live = not (as_json or transcripts)
+        result = [] if live else _seen(session, prompt, transcripts)
+    if live:
+        result = _chat(session) if prompt is None else [_spoken(session, prompt)]
+    if html is not None:
+        _write(html, result)
     if as_json:
         print_json({"model": lm.name, "transcripts": [one.to_json() for one in result]})
-    elif chat:
-        _chat(session)
-    for number, one in enumerate(() if as_json else result, 1):
-        print_watched(one, number if transcripts is not None else None)
+    for number, one in enumerate(() if as_json or live else result, 1):
+        print_watched(one, number)
 
 
 def _check(prompt: str | None, transcripts: Path | None, action: OnAlarm, has_edits: bool) -> None:
@@ -186,7 +187,7 @@ def _answer(
     return result
 
 
-def _chat(session: _Session) -> None:
+def _chat(session: _Session) -> list[Watched]:
     """A conversation at the terminal, until an empty line or the end of input."""
     note("an empty line ends the chat")
     messages: list[dict[str, str]] = []
@@ -194,20 +195,27 @@ def _chat(session: _Session) -> None:
         try:
             prompt = input("> ") if sys.stdin.isatty() else sys.stdin.readline().strip()
         except EOFError:
-            return
+            return []
         if not prompt.strip():
-            return
+            return []
 
-        def show(text: str, chance: float) -> None:
-            console().print(heat([text], [chance]), end="")
-
-        result = _answer(session, prompt, messages, show)
-        console().print()
-        _print_alarms(result)
+        result = _spoken(session, prompt, messages)
         messages += [
             {"role": "user", "content": prompt},
             {"role": "assistant", "content": result.answer},
         ]
+
+
+def _spoken(session: _Session, prompt: str, before: Sequence[dict[str, str]] = ()) -> Watched:
+    """An answer, shown as it is written, and its alarms."""
+
+    def show(text: str, chance: float) -> None:
+        console().print(heat([text], [chance]), end="")
+
+    result = _answer(session, prompt, before, show)
+    console().print()
+    _print_alarms(result)
+    return result
 
 
 def print_watched(one: Watched, number: int | None = None) -> None:
