@@ -46,13 +46,13 @@ def main() -> None:
 def watched(lm: LanguageModel, tasks: tuple[str, ...], tokens: int, detectors: Detectors) -> float:
     """Seconds per step when each row has a watch."""
     from brainscan.models.generate import Sampling
+    from brainscan.monitoring import Watch
     from brainscan.monitoring.roles import marked_chat
-    from brainscan.monitoring.watched import new_watch
 
     asked = [[{"role": "user", "content": task}] for task in tasks]
     marked = [marked_chat(lm, one, generation_prompt=True) for one in asked]
     start = time.perf_counter()
-    edits = [[new_watch(detectors, one)] for one in marked]
+    edits = [[Watch(detectors, one.roles)] for one in marked]
     made = lm.generate([one.tokens for one in marked], Sampling(max_new_tokens=tokens), edits=edits)
     return (time.perf_counter() - start) / max(len(one.tokens) for one in made)
 

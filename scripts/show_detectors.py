@@ -25,8 +25,7 @@ def main() -> None:
         name = f"**{card['concept']}**" if card["danger"] else card["concept"]
         reads = f"{card['hookpoint']}, {card['method']}, {card['aggregate']}"
         figures = card["figures"]
-        plain = [f"{figures[k].value:.2f}" if k in figures else "" for k in _PLAIN]
-        print(_row(name, reads, *(_cell(figures.get(k)) for k in _CARD), *plain))
+        print(_row(name, reads, *(_cell(figures.get(k)) for k in (*_CARD, *_PLAIN))))
     print()
     if found.rule is None:
         return
@@ -47,7 +46,7 @@ def main() -> None:
     print(_row("way to slip by", "missed"))
     print(_row("---", "---"))
     for name, figure in found.jump_figures["evasion"].items():
-        print(_row(name.removeprefix("missed: "), f"{_cell(figure)} (n={figure.n})"))
+        print(_row(name.removeprefix("missed: "), _cell(figure)))
 
 
 def _row(*cells: str) -> str:
@@ -57,7 +56,7 @@ def _row(*cells: str) -> str:
 def _cell(figure: Estimate | None) -> str:
     if figure is None:
         return ""
-    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}] ({figure.n})"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from brainscan.monitoring import (
 from brainscan.monitoring.following import follow, trace
 from brainscan.monitoring.roles import MarkedTokens, marked_chat
 from brainscan.monitoring.scores import ROLES
-from brainscan.monitoring.watched import new_watch
 
 ASKED = [{"role": "user", "content": "the day was not one with you"}]
 SAMPLING = Sampling(max_new_tokens=24, temperature=1.0, seed=3)
@@ -31,7 +30,7 @@ SAMPLING = Sampling(max_new_tokens=24, temperature=1.0, seed=3)
 
 def written(lm, detectors, seed=3, **options):
     marked = marked_chat(lm, ASKED, generation_prompt=True)
-    watch = new_watch(detectors, marked, **options)
+    watch = Watch(detectors, marked.roles, **options)
     made = generate(lm, [marked.tokens], SAMPLING, edits=[watch], seeds=[seed])[0]
     return marked, watch, made
 
@@ -64,7 +63,7 @@ def test_it_sees_what_reading_afterwards_sees(lm, detectors):
 def test_rows_of_a_batch_are_watched_as_if_alone(lm, detectors):
     marked = marked_chat(lm, ASKED, generation_prompt=True)
     alone = [written(lm, detectors, seed=seed)[1:] for seed in (1, 2)]
-    watches = [new_watch(detectors, marked) for _ in range(2)]
+    watches = [Watch(detectors, marked.roles) for _ in range(2)]
     push = Add(Direction("resid_post.0", torch.ones(lm.d_model)), 0.5, positions="response")
     rows = [[watches[0]], [watches[1]], [push]]
     made = generate(lm, [marked.tokens] * 3, SAMPLING, edits=rows, seeds=[1, 2, 5])
@@ -78,7 +77,7 @@ def test_rows_of_a_batch_are_watched_as_if_alone(lm, detectors):
 
 def test_a_watch_is_of_one_row(lm, detectors):
     marked = marked_chat(lm, ASKED, generation_prompt=True)
-    watch = new_watch(detectors, marked)
+    watch = Watch(detectors, marked.roles)
     with lm.edit(watch), pytest.raises(UsageError, match="one row"):
         lm.forward(torch.tensor([marked.tokens] * 2))
 
@@ -124,14 +123,48 @@ def test_an_alarm_ends_the_answer(lm, detectors):
     assert free.answer.startswith(got.answer)
 
 
+def test_scores_are_told_as_tokens_are_read_and_the_last_without(lm, detectors):
+    told = []
+    got = watch_answer(
+        lm, detectors, ASKED, SAMPLING, on_score=lambda text, z: told.append((text, z))
+    )
+    own = [n for n, role in enumerate(got.roles) if n >= len(got.roles) - len(told) and role]
+    assert [text for text, _ in told] == [got.texts[n] for n in own]
+    np.testing.assert_array_equal(np.stack([z for _, z in told]), got.z[own])
+    assert np.isnan(told[-1][1]).all() or got.texts[-1] != told[-1][0]
+    cut = []
+    watch_answer(
+        lm, eager(detectors, 4.5), ASKED, SAMPLING, stop=True, on_score=lambda t, z: cut.append(t)
+    )
+    assert len(cut) == 5
+
+
+def test_what_was_asked_counts_by_message_for_a_watch_too(lm, detectors):
+    """As in a reading afterwards: the greatest quantile of a message, not that of all together."""
+    talk = [
+        {"role": "user", "content": "the day was not one with you and that was the word"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "earth"},
+    ]
+    marked = marked_chat(lm, talk, generation_prompt=True)
+    watch = Watch(detectors, marked.roles)
+    generate(lm, [marked.tokens], replace(SAMPLING, max_new_tokens=2), edits=[watch])
+    (read,) = follow(lm, detectors, [marked])
+    wanted = trace(read, detectors.rule, detectors.names).asked
+    assert watch.asked == pytest.approx(wanted, abs=1e-3)
+    own = [[z[1] for z, m in zip(read.z, marked.messages, strict=True) if m == k] for k in (0, 2)]
+    assert wanted["earth"] == pytest.approx(max(np.quantile(z, 0.95) for z in own), abs=1e-3)
+    assert wanted["earth"] != pytest.approx(np.quantile(own[0] + own[1], 0.95), abs=1e-3)
+
+
 def test_hooks_are_gone_after_an_error(lm, detectors):
     marked = marked_chat(lm, ASKED, generation_prompt=True)
 
-    def fail(row, token):
+    def fail(text, z):
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError):
-        watch_answer(lm, detectors, ASKED, SAMPLING, on_token=fail)
+        watch_answer(lm, detectors, ASKED, SAMPLING, on_score=fail)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
     assert marked.tokens
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -15,10 +15,14 @@ from brainscan.cli.output import console, heat, note, print_json, visible, worki
 from brainscan.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from brainscan.interventions import Edit
     from brainscan.models import LanguageModel
     from brainscan.models.generate import Sampling
     from brainscan.monitoring import Detectors, Watched
+    from brainscan.monitoring.watched import OnScore
 
 EXAMPLE = 'Example: brainscan watch "Give me a plan for a rainy Sunday." --on-alarm stop'
 
@@ -158,33 +162,19 @@ def _answer(
     session: _Session,
     prompt: str,
     before: Sequence[dict[str, str]] = (),
-    show: Callable[[str, float], None] | None = None,
+    on_score: OnScore | None = None,
 ) -> Watched:
-    """An answer; each token is shown with its strongest danger once the model has read it."""
     from brainscan.monitoring import watch_answer
-    from brainscan.monitoring.roles import marked_chat
-    from brainscan.monitoring.watched import new_watch
 
-    lm, found = session.lm, session.detectors
-    messages = [*before, {"role": "user", "content": prompt}]
-    marked = marked_chat(lm, messages, generation_prompt=True)
-    live = new_watch(found, marked, session.edits)
-    dangers = [n for n, one in enumerate(found.each) if one.danger]
-    written: list[int] = []
-
-    def on_token(row: int, token: int) -> None:
-        if show is not None and written:  # the token before was read by now
-            scores = live.scores[len(marked.tokens) + len(written) - 1]
-            show(lm.token_strings(written[-1:])[0], _chance(float(scores[dangers].max())))
-        written.append(token)
-
-    stop = session.action is OnAlarm.STOP
-    result = watch_answer(
-        lm, found, messages, session.sampling, stop=stop, on_token=on_token, watch=live
+    return watch_answer(
+        session.lm,
+        session.detectors,
+        [*before, {"role": "user", "content": prompt}],
+        session.sampling,
+        on_alarm=session.edits,
+        stop=session.action is OnAlarm.STOP,
+        on_score=on_score,
     )
-    if show is not None and result.texts[len(marked.tokens) :]:  # the last is known only now
-        show(result.texts[-1], float(result.chances()[-1, dangers].max()))
-    return result
 
 
 def _chat(session: _Session) -> list[Watched]:
@@ -198,7 +188,6 @@ def _chat(session: _Session) -> list[Watched]:
             return []
         if not prompt.strip():
             return []
-
         result = _spoken(session, prompt, messages)
         messages += [
             {"role": "user", "content": prompt},
@@ -208,9 +197,10 @@ def _chat(session: _Session) -> list[Watched]:
 
 def _spoken(session: _Session, prompt: str, before: Sequence[dict[str, str]] = ()) -> Watched:
     """An answer, shown as it is written, and its alarms."""
+    dangers = [n for n, one in enumerate(session.detectors.each) if one.danger]
 
-    def show(text: str, chance: float) -> None:
-        console().print(heat([text], [chance]), end="")
+    def show(text: str, z: NDArray[np.float32]) -> None:
+        console().print(heat([text], [_chance(float(z[dangers].max()))]), end="")
 
     result = _answer(session, prompt, before, show)
     console().print()

@@ -234,7 +234,7 @@ class Run:
             prompts = batch.prompt_activations(seen) if self.keep else []
             for step in range(max(row.limit for row in rows)):
                 tokens = self.choose(logits, rows, [step] * len(rows))
-                self._accept(rows, logits, tokens)
+                self.accept(rows, logits, tokens)
                 if all(row.stop_reason for row in rows):
                     break
                 logits = batch.advance(torch.tensor(tokens))
@@ -246,7 +246,7 @@ class Run:
                 for name in self.keep
             }
 
-    def _accept(self, rows: list[Row], logits: Tensor, tokens: Sequence[int]) -> None:
+    def accept(self, rows: list[Row], logits: Tensor, tokens: Sequence[int]) -> None:
         """Gives each unfinished row its token."""
         if self.logprobs or self.alternatives:
             all_scores = logits.float().log_softmax(-1)

@@ -108,12 +108,9 @@ def with_rule(
     own = _shared(answers)
     select = _cases(lm, detectors, [*make_dialogues(concepts, "select", seed), *own["select"]])
     benign = [one for one in select if one.dialogue.family == "benign"]
-    usual = set(map(id, benign[::2]))
-    rules = fit_rules(
-        detectors,
-        [one.followed for one in benign[::2]],
-        [one for one in select if id(one) not in usual],
-    )
+    others = [one for one in select if one.dialogue.family != "benign"]
+    usual = [one.followed for one in benign[::2]]
+    rules = fit_rules(detectors, usual, [*benign[1::2], *others])
     test = [*make_dialogues(concepts, "test", seed), *own["test"]]
     cases = _cases(lm, detectors, test, logprobs=True)
     figures: dict[str, Mapping[str, Estimate]] = {}

@@ -87,7 +87,7 @@ def turn_scores(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> 
         rule: the rule.
         cases: the dialogues.
     """
-    return np.array([_greatest(detectors, rule, one) for one in cases])
+    return np.array([_outcome(detectors, rule, one).greatest for one in cases])
 
 
 class _Fit(NamedTuple):
@@ -104,12 +104,6 @@ def _fitted(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> _Fit
     threshold = threshold_at(scores[benign], FALSE_ALARMS)
     share = round(float((scores[jumps] > threshold).mean()), 2)
     return _Fit(replace(rule, threshold=threshold), (share, area(scores, jumps)))
-
-
-def _greatest(detectors: Detectors, rule: JumpRule, case: Case) -> float:
-    track = trace(case.followed, rule, detectors.names).jumps
-    begin = _token_at(case, case.dialogue.begins) or 0
-    return max((track[n] for n in case.followed.answer if n >= begin), default=-math.inf)
 
 
 def judge_rule(
@@ -130,8 +124,8 @@ def judge_rule(
         cases: the dialogues.
         concepts: the bank.
     """
-    found = ordering(turn_scores(detectors, rule, cases), cases)
-    raised = [_alarms(detectors, rule, case) for case in cases]
+    raised = [_outcome(detectors, rule, case) for case in cases]
+    found = ordering(np.array([one.greatest for one in raised]), cases)
     for family in dict.fromkeys(one.dialogue.family for one in cases):
         own = [r for r, case in zip(raised, cases, strict=True) if case.dialogue.family == family]
         found[f"alarms: {family}"] = stats.proportion(sum(r.at is not None for r in own), len(own))
@@ -154,19 +148,26 @@ def judge_rule(
     return found
 
 
-class _Alarmed(NamedTuple):
+class _Outcome(NamedTuple):
+    """What a rule makes of a dialogue."""
+
     begin: int
+    """The token where danger may begin."""
+    greatest: float
+    """The greatest statistic from there on."""
     at: int | None
     """The first alarm's token from there on."""
     early: bool
     """Whether there was one before."""
 
 
-def _alarms(detectors: Detectors, rule: JumpRule, case: Case) -> _Alarmed:
-    tokens = [alarm.token for alarm in trace(case.followed, rule, detectors.names).alarms]
+def _outcome(detectors: Detectors, rule: JumpRule, case: Case) -> _Outcome:
+    traced = trace(case.followed, rule, detectors.names)
     begin = _token_at(case, case.dialogue.begins) or 0
+    greatest = max((traced.jumps[n] for n in case.followed.answer if n >= begin), default=-math.inf)
+    tokens = [alarm.token for alarm in traced.alarms]
     at = min((token for token in tokens if token >= begin), default=None)
-    return _Alarmed(begin, at, any(token < begin for token in tokens))
+    return _Outcome(begin, greatest, at, any(token < begin for token in tokens))
 
 
 def ordering(scores: NDArray[np.float64], cases: Sequence[Case]) -> dict[str, Estimate]:

@@ -43,17 +43,14 @@ class Watch:
         detectors: Detectors,
         roles: Sequence[str],
         on_alarm: Sequence[Intervention] = (),
-        *,
-        messages: Sequence[int] | None = None,
     ) -> None:
         """Nothing is read yet.
 
         Args:
             detectors: what is looked for.
-            roles: the role of each of the prompt's tokens; what follows is the model's answer.
+            roles: the role of each of the prompt's tokens, as `marked_chat` has them: a message is
+                a run of one role. What follows is the model's answer.
             on_alarm: what acts once an alarm was raised.
-            messages: the number of each of the prompt's tokens' message; left out, a message ends
-                where the role changes.
         """
         rule = detectors.rule
         if on_alarm and rule is None:
@@ -64,7 +61,7 @@ class Watch:
         self.jumps: list[float] = []
         self._detectors = detectors
         self._roles = list(roles)
-        self._messages = list(messages) if messages is not None else [0] * len(self._roles)
+        self._message = 0
         self._follower = Follower(detectors)
         self._jumps = None if rule is None else Jumps(rule, detectors.names)
         self._on_alarm = tuple(on_alarm)
@@ -127,13 +124,15 @@ class Watch:
     def _take(self, raw: NDArray[np.float32], token: int, sink: bool) -> None:
         at = len(self.scores)
         if at < len(self._roles):
-            role, message = self._roles[at], self._messages[at]
+            role, begins = self._roles[at], not at or self._roles[at] != self._roles[at - 1]
         else:
             role = TEMPLATE if token in self._special else ASSISTANT
-            message = len(self._roles)
-        z = np.full_like(raw, np.nan) if sink else self._follower.step(raw, role, message)
+            begins = at == len(self._roles)
+        self._message += begins
+        z = np.full_like(raw, np.nan) if sink else self._follower.step(raw, role, self._message)
         self.scores.append(z)
+        jump = float("nan")
         if self._jumps is not None:
-            self.jumps.append(self._jumps.step(z, TEMPLATE if np.isnan(z[0]) else role, message))
-        else:
-            self.jumps.append(float("nan"))
+            role = TEMPLATE if np.isnan(z[0]) else role
+            jump = self._jumps.step(z, role, self._message)
+        self.jumps.append(jump)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from brainscan.errors import UsageError
 from brainscan.models import Intervention, LanguageModel
-from brainscan.models.generate import OnToken, Sampling, generate
+from brainscan.models.generate import Sampling, generate
 from brainscan.monitoring.following import Traced, follow, trace
 from brainscan.monitoring.jumps import Alarm
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, MarkedTokens, marked_chat
@@ -22,6 +22,9 @@ from brainscan.views import ActivationView, Html, LatentView, TokenView, token_s
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+OnScore: TypeAlias = Callable[[str, "NDArray[np.float32]"], None]
+"""Called with a token's text and its log-odds, by concept."""
 
 _COLOURED = 8
 """Concepts that a strip may be coloured by."""
@@ -152,8 +155,7 @@ def watch_answer(
     edits: Sequence[Intervention] = (),
     on_alarm: Sequence[Intervention] = (),
     stop: bool = False,
-    on_token: OnToken | None = None,
-    watch: Watch | None = None,
+    on_score: OnScore | None = None,
 ) -> Watched:
     """The model's answer to a conversation, watched as it is written.
 
@@ -165,23 +167,31 @@ def watch_answer(
         edits: what is changed all along.
         on_alarm: what is changed from an alarm on.
         stop: end the answer at an alarm; the token drawn then is dropped.
-        on_token: called with each token, as `generate` does.
-        watch: a watch made with `new_watch`, for whoever wants to look at it meanwhile.
+        on_score: called with each token's text and log-odds once the model has read it; with the
+            last one's when the answer has ended, which the model never reads.
     """
     marked = marked_chat(lm, messages, generation_prompt=True)
-    watch = watch or new_watch(detectors, marked, on_alarm)
+    watch = Watch(detectors, marked.roles, on_alarm)
+    special = set(lm.tokenizer.all_special_ids)
+    written: list[int] = []
 
-    def heard(row: int, token: int) -> bool | None:
+    def tell(z: NDArray[np.float32]) -> None:
+        if on_score is not None and written[-1] not in special:
+            on_score(lm.token_strings(written[-1:])[0], z)
+
+    def heard(row: int, token: int) -> bool:
+        if written:  # the one before was read by now
+            tell(watch.scores[len(marked.tokens) + len(written) - 1])
         if stop and watch.alarms:
             return False
-        return None if on_token is None else on_token(row, token)
+        written.append(token)
+        return True
 
     made = generate(lm, [marked.tokens], sampling, edits=[*edits, watch], on_token=heard)[0]
-    written, text = made.tokens, made.text
-    if stop and watch.alarms and made.stop_reason == "cancelled":
-        written = written[:-1]
-        text = lm.decode(written)
-    special = set(lm.tokenizer.all_special_ids)
+    stopped = len(written) < len(made.tokens)
+    if not stopped:
+        tell(np.full(len(detectors.each), np.nan, np.float32))
+    text = lm.decode(written) if stopped else made.text
     roles = [TEMPLATE if token in special else ASSISTANT for token in written]
     whole = MarkedTokens([*marked.tokens, *written], [*marked.roles, *roles], [], [])
     n = len(whole.tokens)
@@ -192,19 +202,6 @@ def watch_answer(
     jumps[:read] = watch.jumps[:read]
     alarms = [alarm for alarm in watch.alarms if alarm.token < n]
     return _watched(lm, detectors, whole, z, Traced(jumps, alarms, watch.asked), text)
-
-
-def new_watch(
-    detectors: Detectors, marked: MarkedTokens, on_alarm: Sequence[Intervention] = ()
-) -> Watch:
-    """A watch over the answer to a conversation.
-
-    Args:
-        detectors: what is looked for.
-        marked: the conversation's tokens.
-        on_alarm: what is changed from an alarm on.
-    """
-    return Watch(detectors, marked.roles, on_alarm=on_alarm, messages=marked.messages)
 
 
 def _watched(

@@ -102,7 +102,7 @@ class _Live:
     def accept(self, token: int) -> None:
         """Gives it its token, and tells of it."""
         row, run = self.row, self.run
-        run._accept([row], self.logits[None], [token])
+        run.accept([row], self.logits[None], [token])
         others = tuple(row.alternatives[-1]) if run.alternatives else ()
         drawn = Drawn(token, row.logprobs[-1], others, row.stop_reason is not None)
         if self.newcomer.on_drawn(drawn) is False and row.stop_reason is None:
