@@ -43,18 +43,20 @@ from brainscan.interventions.positions import Positions, Probe, Span, Where
 from brainscan.interventions.targets import Direction
 
 _NAMED = 8
-_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_FEATURE = r"(?:[a-z_]+\.\d+|blocks\.\d+\.[a-z_.]+)/\d+[+-]?"
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+"""What a number in an edit looks like."""
+
+FEATURE = r"(?:[a-z_]+\.\d+|blocks\.\d+\.[a-z_.]+)/\d+[+-]?"
+"""What a feature's address in an edit looks like."""
+
 _POSITIONS = re.compile(
     rf"@(?:(?P<name>prompt|response)|(?P<start>\d+):(?P<stop>\d*)"
-    rf"|where\((?P<condition>{_FEATURE})>(?P<threshold>{_NUMBER})x\)"
-    rf"|where\((?!{_FEATURE}>)(?P<probe>.+)>(?P<score>{_NUMBER})\))$"
+    rf"|where\((?P<condition>{FEATURE})>(?P<threshold>{NUMBER})x\)"
+    rf"|where\((?!{FEATURE}>)(?P<probe>.+)>(?P<score>{NUMBER})\))$"
 )
-_CHANGE = re.compile(
-    rf"(?P<target>{_FEATURE})=(?P<operator>[*+]?)(?P<number>{_NUMBER})(?P<unit>x?)"
-)
-_ADD = re.compile(rf"add:(?P<file>.+)=(?P<number>{_NUMBER})")
-_SWAP = re.compile(rf"swap:(?P<a>{_FEATURE}),(?P<b>{_FEATURE})")
+_CHANGE = re.compile(rf"(?P<target>{FEATURE})=(?P<operator>[*+]?)(?P<number>{NUMBER})(?P<unit>x?)")
+_ADD = re.compile(rf"add:(?P<file>.+)=(?P<number>{NUMBER})")
+_SWAP = re.compile(rf"swap:(?P<a>{FEATURE}),(?P<b>{FEATURE})")
 _PROJECT_OUT = re.compile(r"project_out:(?P<where>.+)")
 
 
@@ -77,7 +79,7 @@ def parse_edit(text: str) -> Edit:
         return Add(load_direction(match["file"]), float(match["number"]), positions=positions)
     if match := _PROJECT_OUT.fullmatch(body):
         where = match["where"]
-        is_feature = re.fullmatch(_FEATURE, where)
+        is_feature = re.fullmatch(FEATURE, where)
         target = _address(where) if is_feature else load_direction(where)
         return ProjectOut(target, positions=positions)
     raise _unknown(text)
@@ -172,7 +174,7 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
     direction = load_direction(path)
     with safe_open(Path(path), framework="pt") as file:
         bias = file.metadata().get("bias", "0")
-    if not re.fullmatch(_NUMBER, bias):
+    if not re.fullmatch(NUMBER, bias):
         raise _no_direction(path, f"a bias {bias!r} that is no number")
     return Probe(direction, float(bias))
 

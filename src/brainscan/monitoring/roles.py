@@ -8,6 +8,7 @@ all others are the template's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from brainscan.errors import UsageError
@@ -71,6 +72,16 @@ def marked_chat(
         [-1 if at is None else at.message for at, _ in places],
         [start for _, start in places],
     )
+
+
+def message_numbers(roles: Sequence[str]) -> list[int]:
+    """The number of each token's message, where only roles are known: a run of one is a message.
+
+    Args:
+        roles: the role of each token; the template's stand between messages.
+    """
+    changes = (int(one != before) for before, one in pairwise(roles))
+    return list(accumulate(changes, initial=0)) if roles else []
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:

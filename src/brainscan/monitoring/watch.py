@@ -19,7 +19,7 @@ from brainscan.interventions.sinks import sinks_at
 from brainscan.models import Hook, Intervention, LanguageModel, Site
 from brainscan.models.families import order
 from brainscan.monitoring.jumps import Alarm, Jumps
-from brainscan.monitoring.roles import ASSISTANT, TEMPLATE
+from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, message_numbers
 from brainscan.monitoring.scores import Detectors, Follower
 from brainscan.shapes import Tensor
 
@@ -61,7 +61,7 @@ class Watch:
         self.jumps: list[float] = []
         self._detectors = detectors
         self._roles = list(roles)
-        self._message = 0
+        self._messages = message_numbers(self._roles)
         self._follower = Follower(detectors)
         self._jumps = None if rule is None else Jumps(rule, detectors.names)
         self._on_alarm = tuple(on_alarm)
@@ -124,15 +124,14 @@ class Watch:
     def _take(self, raw: NDArray[np.float32], token: int, sink: bool) -> None:
         at = len(self.scores)
         if at < len(self._roles):
-            role, begins = self._roles[at], not at or self._roles[at] != self._roles[at - 1]
+            role, message = self._roles[at], self._messages[at]
         else:
             role = TEMPLATE if token in self._special else ASSISTANT
-            begins = at == len(self._roles)
-        self._message += begins
-        z = np.full_like(raw, np.nan) if sink else self._follower.step(raw, role, self._message)
+            message = len(self._roles)
+        z = np.full_like(raw, np.nan) if sink else self._follower.step(raw, role, message)
         self.scores.append(z)
         jump = float("nan")
         if self._jumps is not None:
             role = TEMPLATE if np.isnan(z[0]) else role
-            jump = self._jumps.step(z, role, self._message)
+            jump = self._jumps.step(z, role, message)
         self.jumps.append(jump)

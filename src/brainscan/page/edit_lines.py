@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from brainscan.errors import ArtifactError, UsageError
-from brainscan.interventions.parse import _FEATURE, _NUMBER
+from brainscan.interventions.parse import FEATURE, NUMBER
 from brainscan.models.decoding import evaluating
 from brainscan.models.hooks import intervene
 from brainscan.page.places import inside, is_file
@@ -34,11 +34,11 @@ _LONGEST = 400
 _PATH = r"\w[\w.+-]*(?:/\w[\w.+-]*)*"
 _PLAIN = re.compile(r"[\w.:=*+\-/@(),>]+")
 _NAMES = ("add:", "project_out:", "where(")
-_FEATURES = re.compile(rf"project_out:{_FEATURE}|where\({_FEATURE}>{_NUMBER}x\)")
+_FEATURES = re.compile(rf"project_out:{FEATURE}|where\({FEATURE}>{NUMBER}x\)")
 _FILES = (
-    re.compile(rf"(add:)({_PATH})(={_NUMBER})"),
+    re.compile(rf"(add:)({_PATH})(={NUMBER})"),
     re.compile(rf"(project_out:)({_PATH})()"),
-    re.compile(rf"(where\()({_PATH})(>{_NUMBER}\))"),
+    re.compile(rf"(where\()({_PATH})(>{NUMBER}\))"),
 )
 _TOKENS = 4
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import UsageError
@@ -143,15 +142,14 @@ def _concepts(
 ) -> _Concepts:
     from brainscan.monitoring.following import follow, trace
     from brainscan.monitoring.readings import read_rows
-    from brainscan.monitoring.roles import MarkedTokens
+    from brainscan.monitoring.roles import MarkedTokens, message_numbers
 
     unknown = [math.nan] * len(tokens)
     if detectors is None:
         (row,) = read_rows(lm, [tokens], [_ANYWHERE], logprobs=True)
         return _Concepts(_listed(row.logprobs), [{} for _ in tokens], unknown)
-    changes = [int(a != b) for a, b in pairwise(roles)]
-    messages = list(accumulate(changes, initial=0))
-    marked = MarkedTokens(list(tokens), list(roles), messages, [-1] * len(tokens))
+    nowhere = [-1] * len(tokens)
+    marked = MarkedTokens(list(tokens), list(roles), message_numbers(roles), nowhere)
     (followed,) = follow(lm, detectors, [marked], logprobs=True)
     scores = [named(detectors.names, row) for row in followed.z.tolist()]
     if detectors.rule is None:
