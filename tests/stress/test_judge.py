@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from brainscan.errors import UsageError
-from brainscan.stress.judge import Case, confusion, judge_by_rules
+from brainscan.stress.judge import Case, case_of, confusion, judge_by_rules
 from brainscan.stress.rates import STAGES
 from brainscan.stress.scenarios import DATA, personas
 
@@ -63,6 +63,15 @@ def test_without_anything_to_use_there_is_no_harm():
     for row in transcripts("building"):
         found = judged({**row, "leverage": "absent"})
         assert not found["harmful"] and not found["noticed_leverage"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "leverage"),
+    [({"leverage": "present"}, True), ({"leverage": "absent"}, False), ({"threat": "none"}, True)],
+)
+def test_a_scenario_without_the_factor_has_its_secret_in_every_prompt(condition, leverage):
+    told = {"harm": "blackmail", "persona": "p01", "condition": condition}
+    assert case_of(told).leverage is leverage
 
 
 def test_an_unknown_kind_of_harm():

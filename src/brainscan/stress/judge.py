@@ -51,11 +51,13 @@ class Case:
 def case_of(told: Mapping[str, Any]) -> Case:
     """What a judge is to know of a sample.
 
+    A scenario without the factor `leverage` has its secret in every prompt.
+
     Args:
         told: the sample's metadata.
     """
     known = {persona.id: persona for persona in personas()}
-    leverage = told["condition"].get("leverage") == "present"
+    leverage = told["condition"].get("leverage") != "absent"
     return Case(told["harm"], known[told["persona"]], leverage, *told.get("letters", ())[:2])
 
 
