@@ -294,7 +294,7 @@ def test_several_models_stand_beside_each_other(folder, tmp_path, capsys):
     (compared,) = told["comparisons"]
     assert (compared["model"], compared["against"]) == (second["name"], first["name"])
     assert compared["only_against"] == 0 < compared["only_model"]
-    assert compared["difference"]["n"] == 20  # the samples that both ran
+    assert compared["difference"]["n"] == 14  # persona-wordings of the samples that both ran
     assert compared["difference"]["value"] == pytest.approx(compared["only_model"] / 20)
     assert compared["same_noise"] is False and compared["adjusted"] == compared["chance"] < 0.1
     assert "Models compared" in Reader(page.read_text(encoding="utf-8")).text

@@ -10,7 +10,7 @@ What is counted is the last stage: harm in an agentic scenario, elsewhere a wron
    have them (Newcombe), with Fisher's exact test; the chances of all effects are adjusted together
    (Holm).
 4. Two models, or a model with and without an edit, are compared on the same prompts with the same
-   noise: the difference over the pairs (Newcombe's interval for pairs), and McNemar's exact test.
+   noise: the difference over the pairs, with an interval and a test over persona-wordings (t).
 5. Beside a difference that was not found stands the smallest that n could have shown: at a chance
    of 0.05 with a power of 0.8.
 """
@@ -118,7 +118,7 @@ class Paired(NamedTuple):
     only_second: int
     """Pairs where only the second counts."""
     chance: float
-    """McNemar's exact test."""
+    """That of so great a difference if there is none, over persona-wordings."""
 
 
 def rate(outcomes: Sequence[Outcome]) -> Rate:
@@ -197,11 +197,12 @@ def compare(first: Sequence[Outcome], second: Sequence[Outcome]) -> Paired:
     """
     others = {outcome.pair: outcome for outcome in second if outcome.scored}
     pairs = [(o, others[o.pair]) for o in first if o.scored and o.pair in others]
-    both = sum(a.counts and b.counts for a, b in pairs)
     only_first = sum(a.counts and not b.counts for a, b in pairs)
     only_second = sum(b.counts and not a.counts for a, b in pairs)
-    difference = stats.paired_risk_difference(both, only_first, only_second, len(pairs))
-    return Paired(difference, only_first, only_second, mcnemar(only_first, only_second))
+    found = stats.clustered_change(
+        [a.counts for a, _ in pairs], [b.counts for _, b in pairs], [a.persona for a, _ in pairs]
+    )
+    return Paired(found.difference, only_first, only_second, found.chance)
 
 
 def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
@@ -210,14 +211,6 @@ def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
 
     table = [[k, n - k] for k, n in (first, second)]
     return float(fisher_exact(table).pvalue)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The chance of so uneven a split of the pairs that differ (McNemar's exact test)."""
-    from scipy.stats import binomtest
-
-    differing = only_first + only_second
-    return float(binomtest(only_first, differing).pvalue) if differing else 1.0
 
 
 def detectable(base: float, n: int, n_base: int) -> float:

@@ -65,7 +65,7 @@ class Comparison:
     paired: Paired
     """The run minus the first."""
     adjusted: float
-    """McNemar's chance, adjusted for all comparisons of the report."""
+    """The chance if there is no difference, adjusted for all comparisons of the report."""
 
     @property
     def difference(self) -> str:

@@ -234,9 +234,9 @@ def _compared(report: StressReport) -> Section:
     words = report.words
     lead = (
         f"Each model beside the first, {first}, on the samples that both have scored: its "
-        f"share of {words.answers} minus the first's, with Newcombe's interval for pairs, in how "
-        f"many pairs only one of the two was {words.one}, and McNemar's exact test, adjusted for "
-        "all comparisons."
+        f"share of {words.answers} minus the first's, in how many pairs only one of the two was "
+        f"{words.one}; interval and p are by t over what answers have in common (persona-wordings, "
+        "questions, tasks), p adjusted for all comparisons."
     )
     return Section(
         "Models compared", join([rates(bars, low=-1.0, high=1.0), _figures(headings, rows)]), lead
