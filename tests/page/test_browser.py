@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -106,16 +106,12 @@ class Served:
     """It."""
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory, detectors):
-    where = tmp_path_factory.mktemp("served")
-    make_detectors(where / "detectors", detectors)
-    make_model(where / "model")
-    make_dictionary(where / "dictionary", where / "cache")
-    make_audit(where / "folder" / "toy")
+@contextmanager
+def started(where: Path, *options: str):
+    """A server of what is in a folder; killed if it does not end."""
     command = [sys.executable, "-m", "brainscan", "serve", "--json", "--folder", where / "folder"]
     command += ["--model", where / "model", "--dictionary", where / "dictionary"]
-    command += ["--detectors", where / "detectors"]
+    command += ["--detectors", where / "detectors", *options]
     environment = {**os.environ, "BRAINSCAN_CACHE": str(where / "cache"), "OMP_NUM_THREADS": "1"}
     with (
         (where / "log").open("w") as log,
@@ -135,6 +131,17 @@ def served(tmp_path_factory, detectors):
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, detectors):
+    where = tmp_path_factory.mktemp("served")
+    make_detectors(where / "detectors", detectors)
+    make_model(where / "model")
+    make_dictionary(where / "dictionary", where / "cache")
+    make_audit(where / "folder" / "toy")
+    with started(where) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -615,22 +622,46 @@ def test_the_server_had_nothing_to_complain_of(served):
     assert "Traceback" not in served.log.read_text()
 
 
-def test_interrupted_it_ends_cleanly_and_so_does_what_it_writes(served):
+def ended_by(server: Served, number: int) -> list[str]:
+    """What came of a long answer whose server got a signal after a few tokens."""
     import httpx
 
-    token = served.url.partition("token=")[2]
+    token = server.url.partition("token=")[2]
     body = {"messages": [{"role": "user", "content": "the day"}], "max_tokens": 1900}
     body |= {"stream": True, "temperature": 2}
     came = []
     with (
         httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30) as client,
-        client.stream("POST", f"{served.root}/v1/chat/completions", json=body) as stream,
+        client.stream("POST", f"{server.root}/v1/chat/completions", json=body) as stream,
         suppress(httpx.TransportError),  # it may break off
     ):
         for line in stream.iter_lines():
             came.append(line)
             if len(came) == 6:
-                served.process.send_signal(signal.SIGINT)
-    assert 6 <= len(came) < 3000
+                server.process.send_signal(number)
+    return came
+
+
+def test_interrupted_it_ends_cleanly_and_so_does_what_it_writes(served):
+    assert 6 <= len(ended_by(served, signal.SIGINT)) < 3000
     assert served.process.wait(20) == 130
     assert "Traceback" not in served.log.read_text()
+
+
+def test_killed_in_an_answer_it_starts_again_at_the_same_place(served):
+    """The client is let go, and nothing half made keeps the next server from beginning."""
+    import httpx
+
+    where, port = served.folder.parent, served.root.rpartition(":")[2]
+    with started(where, "--port", port) as server:
+        before = sorted(server.folder.rglob("*"))
+        begun = time.monotonic()
+        assert 6 <= len(ended_by(server, signal.SIGKILL)) < 3000
+        assert time.monotonic() - begun < 10
+        assert server.process.wait(20) == -signal.SIGKILL
+        assert sorted(server.folder.rglob("*")) == before
+    with started(where, "--port", port) as server:
+        key = {"Authorization": f"Bearer {server.url.partition('token=')[2]}"}
+        body = {"messages": [{"role": "user", "content": "the day"}], "max_tokens": 3}
+        url = f"{server.root}/v1/chat/completions"
+        assert httpx.post(url, json=body, headers=key, timeout=30).status_code == 200
