@@ -335,6 +335,35 @@ def test_an_error_ends_its_own_row_and_the_engine_lives(lm, service):
     assert asyncio.run(service.answer(ask(lm, seed=1)))[1] == Answer(well[1].generation)
 
 
+def test_an_edit_that_fails_at_a_token_ends_its_own_row_and_the_others_go_on(lm, service):
+    class Late:
+        """Works on the prompt and on a few tokens, and then no more."""
+
+        acts_on_prompt = False
+
+        def attach(self, lm):
+            def hook(x, site):
+                if int(site.positions.max()) > len(ask(lm).prompt) + 3:
+                    raise RuntimeError("cannot go on")
+                return x
+
+            return [("resid_post.1", hook)]
+
+    late = Late()
+    rows = [ask(lm, seed=n, edits=(late,) if n in (2, 5) else ()) for n in range(1, 7)]
+
+    async def together():
+        return await asyncio.gather(*map(service.answer, rows), return_exceptions=True)
+
+    for row, got in zip(rows, asyncio.run(together()), strict=True):
+        if row.edits:
+            assert isinstance(got, RuntimeError) and "cannot go on" in str(got)
+        else:
+            assert got[1].generation.tokens == alone(lm, row).tokens
+    assert not is_watched(lm.model)
+    assert asyncio.run(service.answer(rows[0]))[1].generation.tokens == alone(lm, rows[0]).tokens
+
+
 def test_a_model_that_cannot_be_loaded_tells_who_asked(tmp_path):
     def load():
         raise UsageError("a model", "none", "give one")

@@ -12,6 +12,7 @@ A `PromptStore` keeps prompts beyond a call, the most recently used, up to a num
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -248,6 +249,31 @@ class SharedBatch:
         unseen = unseen.to(self.logits.dtype)
         batch.prefixes = {n: one._replace(hidden=unseen) for n, one in batch.prefixes.items()}
         return batch
+
+    def joined(
+        self, rows: Sequence[int], own: Sequence[int], states: Sequence[PromptState], steps: int
+    ) -> SharedBatch:
+        """Some of the rows, and behind them new ones, which have written nothing.
+
+        Args:
+            rows: which.
+            own: of how many tokens since the prompt each still knows.
+            states: the new rows' prompts.
+            steps: the most tokens that will follow.
+        """
+        if not states:
+            return self.only(rows, own, steps)
+        before, count = len(self.states), len(states)
+        wide = copy.copy(self)
+        wide.states = [*self.states, *states]
+        wide.padding = torch.cat([self.padding, self.padding.new_zeros(count, 1)])
+        wide.cache = make_cache(self.lm.model.config, self.done)
+        for mine, theirs in zip(buffers(self.cache), buffers(wide.cache), strict=True):
+            parts = [part[:, :, : self.done] for part in (mine.keys, mine.values)]
+            theirs.preload(
+                *(torch.cat([part, part.new_zeros(count, *part.shape[1:])]) for part in parts)
+            )
+        return wide.only([*rows, *range(before, before + count)], [*own, *[0] * count], steps)
 
     def _next(self, tokens: Int[Tensor, "row new"]) -> tuple[Tensor, Tensor]:
         """The tokens and their positions; they count as done from now on."""

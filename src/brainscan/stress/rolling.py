@@ -5,15 +5,15 @@
 2. A row that ends leaves at once. Its place in the batch stays empty until newcomers come or half
    of the places are empty; then the batch is laid out anew: the prompts beside each other, and
    behind them what each row has written so far, padded on the left.
-3. Edits are on the model only while rows run: between two steps all of them can be taken off
+3. Where an edit fails at a token, its own rows end; the others go on from where they were.
+4. Edits are on the model only while rows run: between two steps all of them can be taken off
    (`pause`), and something else may run.
-4. Models whose rows cannot share prompts, and those on which someone else's hooks are, get batches
+5. Models whose rows cannot share prompts, and those on which someone else's hooks are, get batches
    that begin together; newcomers wait for the next one.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,7 +26,6 @@ from brainscan.memory import kept_memory
 from brainscan.models.decoding import PromptBatch, evaluating, is_watched, may_pad
 from brainscan.models.generate import Generation, Run, Sampling, end_tokens
 from brainscan.models.hooks import Intervention, intervene
-from brainscan.models.kv_cache import buffers, make_cache
 from brainscan.models.prefixes import PromptState, PromptStore, SharedBatch, may_share
 from brainscan.models.rows import Alternative, Row, edits_of, make_rows
 from brainscan.shapes import Float, Tensor
@@ -188,13 +187,7 @@ class RollingBatch:
             live.end()
         if not self.live:
             return
-        batch = self._lay_out()
-        self._hook()
-        tokens = torch.tensor([live.row.tokens[-1] for live in self._slots])
-        logits = batch.advance(tokens)
-        self._room -= 1
-        for live, own in zip(self._slots, logits, strict=True):
-            live.logits = own
+        self._advance(self._lay_out())
         self._busy_until = time.monotonic() + _PAUSE
 
     def pause(self) -> None:
@@ -261,18 +254,69 @@ class RollingBatch:
         states = [live.state for live in new if live.state is not None]
         if old and isinstance(self._batch, SharedBatch):
             own = [len(self._slots[slot].row.tokens) - 1 for slot in old]
-            batch = _joined(self._batch, old, own, states, self._room)
+            batch = self._batch.joined(old, own, states, self._room)
         else:
             batch = SharedBatch(self.lm, states, self._room)
         self._slots, self._batch = left, batch
         return batch
+
+    def _advance(self, batch: SharedBatch | PromptBatch) -> None:
+        """Reads each row's last token; what its edits make of it is its own affair."""
+        self._hook()
+        tokens = torch.tensor([live.row.tokens[-1] for live in self._slots])
+        done = batch.done if isinstance(batch, SharedBatch) else 0
+        try:
+            logits = batch.advance(tokens)
+        except Exception as error:
+            if not isinstance(batch, SharedBatch):
+                raise
+            batch.done = done
+            if (rest := self._without_failing(batch, error)) is not None:
+                self._advance(rest)
+            return
+        self._room -= 1
+        for live, own in zip(self._slots, logits, strict=True):
+            live.logits = own
+
+    def _without_failing(self, batch: SharedBatch, error: Exception) -> SharedBatch | None:
+        """Ends the rows that fail by themselves, and lays out the others; None if none is left.
+
+        Args:
+            batch: the batch, as it was before the token at which it failed.
+            error: what happened; raised if no row fails by itself.
+        """
+        self.pause()
+        own = [len(live.row.tokens) - 1 for live in self._slots]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for slot, live in enumerate(self._slots):
+            if live.row.stop_reason is None:
+                groups.setdefault(tuple(map(id, live.row.edits)), []).append(slot)
+        failed: dict[int, Exception] = {}
+        for slots in groups.values():
+            rows = [self._slots[slot].row for slot in slots]
+            alone = batch.only(slots, [own[slot] for slot in slots], 1)
+            try:
+                with intervene(self.lm, edits_of(rows), prompt_lengths=_lengths(rows)):
+                    alone.advance(torch.tensor([row.tokens[-1] for row in rows]))
+            except Exception as found:
+                failed |= dict.fromkeys(slots, found)
+        if not failed:
+            raise error
+        left = [slot for slots in groups.values() for slot in slots if slot not in failed]
+        rest = batch.only(left, [own[slot] for slot in left], self._room) if left else None
+        ended = [(self._slots[slot].newcomer, why) for slot, why in failed.items()]
+        self._slots, self._batch = [self._slots[slot] for slot in left], rest
+        self.live = list(self._slots)
+        for newcomer, why in ended:
+            newcomer.on_end(why)
+        return rest
 
     def _hook(self) -> None:
         """Puts the rows' edits on the model, if they are not there."""
         if self._hooked:
             return
         rows = [live.row for live in self._slots]
-        lengths = [len(row.prompt) for row in rows] if self.joins else None
+        lengths = _lengths(rows) if self.joins else None
         self._hooks.enter_context(intervene(self.lm, edits_of(rows), prompt_lengths=lengths))
         self._hooked = True
 
@@ -281,32 +325,5 @@ class RollingBatch:
         self._slots, self._batch, self._room = [], None, 0
 
 
-def _joined(
-    batch: SharedBatch,
-    rows: Sequence[int],
-    own: Sequence[int],
-    states: Sequence[PromptState],
-    steps: int,
-) -> SharedBatch:
-    """Some rows of a batch, and behind them new ones, which have written nothing.
-
-    Args:
-        batch: the batch.
-        rows: which of its rows.
-        own: how many tokens each of them has written and read.
-        states: the new rows' prompts.
-        steps: the most tokens that will follow.
-    """
-    if not states:
-        return batch.only(rows, own, steps)
-    before, count = len(batch.states), len(states)
-    wide = copy.copy(batch)
-    wide.states = [*batch.states, *states]
-    wide.padding = torch.cat([batch.padding, batch.padding.new_zeros(count, 1)])
-    wide.cache = make_cache(batch.lm.model.config, batch.done)
-    for mine, theirs in zip(buffers(batch.cache), buffers(wide.cache), strict=True):
-        parts = [part[:, :, : batch.done] for part in (mine.keys, mine.values)]
-        theirs.preload(
-            *(torch.cat([part, part.new_zeros(count, *part.shape[1:])]) for part in parts)
-        )
-    return wide.only([*rows, *range(before, before + count)], [*own, *[0] * count], steps)
+def _lengths(rows: Sequence[Row]) -> list[int]:
+    return [len(row.prompt) for row in rows]
