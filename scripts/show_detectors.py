@@ -13,19 +13,21 @@ from brainscan.stats import Estimate
 
 _CARD = ("auroc", "auroc near", "tpr at 1%", "calibration error", "false alarms")
 _PLAIN = ("auroc: keywords", "auroc: bag of words", "auroc: embedding", "auroc: shuffled labels")
+_LEAD = "lead: embedding"
 _JUMP = ("auroc", "tpr at 1%", "delay", "before the word")
 
 
 def main() -> None:
     """Prints the tables."""
     found = load_detectors(sys.argv[1])
-    print(_row("concept", "reads", *_CARD, *(name.removeprefix("auroc: ") for name in _PLAIN)))
-    print(_row(*["---"] * (2 + len(_CARD) + len(_PLAIN))))
+    plain = (name.removeprefix("auroc: ") for name in _PLAIN)
+    print(_row("concept", "reads", *_CARD, *plain, "lead over the embedding"))
+    print(_row(*["---"] * (3 + len(_CARD) + len(_PLAIN))))
     for card in found.cards():
         name = f"**{card['concept']}**" if card["danger"] else card["concept"]
         reads = f"{card['hookpoint']}, {card['method']}, {card['aggregate']}"
         figures = card["figures"]
-        print(_row(name, reads, *(_cell(figures.get(k)) for k in (*_CARD, *_PLAIN))))
+        print(_row(name, reads, *(_cell(figures.get(k)) for k in (*_CARD, *_PLAIN, _LEAD))))
     print()
     if found.rule is None:
         return
@@ -42,6 +44,10 @@ def main() -> None:
     for family in FAMILIES:
         key = f"alarms: {family}"
         print(_row(family, *(_cell(found.jump_figures[name].get(key)) for name in rules)))
+    print()
+    for name, figure in found.jump_figures[found.rule.statistic].items():
+        if name.startswith("lead: "):
+            print(_row(f"caught more than by {name.removeprefix('lead: ')}", _cell(figure)))
     print()
     print(_row("way to slip by", "missed"))
     print(_row("---", "---"))

@@ -69,5 +69,7 @@ def detectors(lm):
             ("sea", "resid_post.2", "window"),
         )
     )
-    rule = JumpRule("cusum", 3.0, usual=(0.0, 0.0, 0.0), danger=(1,), kappa=0.1, clip=2.0)
+    rule = JumpRule(
+        "cusum", 3.0, usual=(0.0,) * 3, spread=(1.0,) * 3, danger=(1,), kappa=0.1, clip=2.0
+    )
     return Detectors(lm.ref, each, rule=rule)

@@ -7,6 +7,7 @@ import pytest
 
 from brainscan.monitoring.figures import (
     auroc,
+    auroc_lead,
     calibration_error,
     caught,
     per_10k,
@@ -77,3 +78,16 @@ def test_false_alarms_are_never_known_to_be_none():
     assert none.value == 0
     assert none.high == 1e4  # the rule of three, by texts: two show nothing
     assert per_10k([1, 2], [100, 200]).value == pytest.approx(100)
+
+
+def test_a_lead_is_of_pairs_and_nothing_over_oneself():
+    random = np.random.default_rng(1)
+    high, low = random.normal(1, 1, 40), random.normal(0, 1, 200)
+    alike = auroc_lead(high, low, high, low)
+    assert (alike.value, alike.low, alike.high) == (0, 0, 0)
+    worse = [x + random.normal(0, 3, len(x)) for x in (high, low)]
+    found = auroc_lead(high, low, *worse)
+    assert found.value == pytest.approx(auroc(high, low).value - auroc(*worse).value)
+    assert 0 < found.low < found.value < found.high < 0.5
+    turned = auroc_lead(*worse, high, low)
+    assert turned.value == pytest.approx(-found.value) and turned.high < 0

@@ -1,4 +1,4 @@
-"""The statistics of jumps, on log-odds made by hand."""
+"""The statistics of jumps, on scores made by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from brainscan.errors import UsageError
-from brainscan.monitoring.jumps import STATISTICS, JumpRule, Jumps
+from brainscan.monitoring.jumps import STATISTICS, JumpRule, Jumps, asked_for
 
-RULE = JumpRule("cusum", 4.0, usual=(0.0, 1.0), danger=(1,), kappa=0.5, clip=2.0)
+RULE = JumpRule("cusum", 4.0, (0.0, 1.0), (1.0, 1.0), danger=(1,), kappa=0.5, clip=2.0)
 NAMES = ("calm", "danger")
 
 
@@ -27,7 +27,7 @@ def test_the_sum_is_pages():
     answer = [3.0, 9.0, -7.0, 0.0, 2.0, 3.0, 3.0, 3.0, 3.0]
     track, jumps = run([-1.0] * 5, answer)
     s, want = 0.0, []
-    for z in answer:  # b is what is usual, 1, since less was asked for
+    for z in answer:  # what is usual is 1, and less was asked for
         s = max(0.0, s + float(np.clip(z - 1, -2, 2)) - 0.5)
         want.append(s)
     np.testing.assert_allclose(track, want, rtol=1e-6)
@@ -44,7 +44,22 @@ def test_danger_that_was_asked_about_is_no_jump():
     calm, loud = run([-1.0] * 20, [5.0] * 9), run([6.0] * 20, [5.0] * 9)
     assert calm[1].alarms
     assert not loud[1].alarms
-    assert loud[1].asked()["danger"] == pytest.approx(6)
+
+
+def test_scores_count_in_units_of_their_spread():
+    wide = replace(RULE, usual=(0.0, 10.0), spread=(1.0, 10.0))
+    answer = [3.0, 9.0, -7.0, 0.0, 2.0]
+    far = run([-10.0] * 5, [10 * z for z in answer], wide)
+    np.testing.assert_allclose(far[0], run([-1.0] * 5, answer)[0], rtol=1e-6)
+
+
+def test_what_was_asked_for_is_told_by_message_and_danger():
+    loud, calm, none = (np.array([9, z], np.float32) for z in (6, -3, np.nan))
+    z = [none, *[calm] * 500, *[loud] * 10, *[9 * loud] * 5]
+    roles = ["", *["user"] * 510, *["assistant"] * 5]
+    messages = [-1, *[0] * 500, *[1] * 10, *[2] * 5]
+    assert asked_for(RULE, NAMES, z, roles, messages) == {"danger": pytest.approx(6)}
+    assert asked_for(RULE, NAMES, z[-5:], roles[-5:], messages[-5:]) == {}
 
 
 def test_what_a_tool_returns_was_not_asked_for_and_a_long_talk_hides_no_request():
@@ -63,7 +78,6 @@ def test_what_a_tool_returns_was_not_asked_for_and_a_long_talk_hides_no_request(
     for _ in range(20):
         jumps.step(loud, "assistant", 2)
     assert not jumps.alarms
-    assert jumps.asked()["danger"] == pytest.approx(6)
 
 
 def test_each_danger_raises_its_own_alarm():
@@ -78,7 +92,6 @@ def test_only_dangers_raise_alarms():
     for _ in range(30):
         jumps.step(np.array([9, -5], np.float32), "assistant", 0)
     assert not jumps.alarms
-    assert jumps.asked() == {}
 
 
 def test_an_answer_begins_at_zero_and_each_raises_its_own_alarm():
@@ -97,15 +110,15 @@ def test_an_answer_begins_at_zero_and_each_raises_its_own_alarm():
 @pytest.mark.parametrize(
     ("statistic", "want"),
     [
-        ("token", [2.0, 4.0, 0.0]),
-        ("excess", [1.0, 3.0, -1.0]),
-        ("mean", [2.0, 3.0, 2.0]),
-        ("ema", [2.0, 2.4, 1.92]),
-        ("difference", [1.0, 2.0, 1.0]),
+        ("token", [1.0, 3.0, -1.0]),
+        ("excess", [0.0, 2.0, -2.0]),
+        ("mean", [1.0, 2.0, 1.0]),
+        ("ema", [1.0, 1.4, 0.92]),
+        ("difference", [0.0, 1.0, 0.0]),
     ],
 )
 def test_the_simpler_statistics(statistic, want):
-    track, _ = run([1.0, 1.0], [2.0, 4.0, 0.0], replace(RULE, statistic=statistic))
+    track, _ = run([2.0, 2.0], [2.0, 4.0, 0.0], replace(RULE, statistic=statistic))
     np.testing.assert_allclose(track, want, rtol=1e-5)
 
 

@@ -76,6 +76,7 @@ def test_a_corpus_holds_each_texts_own_tokens(lm, concepts):
 def test_detectors_tell_words_apart_and_shuffled_labels_do_not(whole):
     found = load_detectors(whole)
     assert found.names == ("light", "earth")
+    assert found.each[1].reads == CONFIG.hookpoints  # a danger reads all that there are
     for name in found.names:
         figures = found.figures[name]
         assert figures["auroc"].value > 0.9
@@ -97,10 +98,12 @@ def test_the_rule_catches_what_was_not_asked_for(whole, lm):
     assert found.rule.danger == (1,)
     assert set(STATISTICS) <= set(found.jump_figures)
     best = found.jump_figures[found.rule.statistic]
-    assert best["auroc"].value > 0.55
+    assert found.jump_figures["cusum"]["auroc"].value > 0.55
     assert best["alarms: jump"].value > best["alarms: benign"].value
     assert found.jump_figures["keywords"]["auroc"].value == 1  # every text holds the word
     assert {f"alarms: {family}" for family in FAMILIES} <= set(best)
+    leads = {f"lead: {one}" for one in STATISTICS if one != found.rule.statistic}
+    assert leads <= set(best) and all(-1 <= best[one].low <= best[one].high for one in leads)
     assert {"last token", "surprisal", "keywords", "evasion"} <= set(found.jump_figures)
     talk = [
         {"role": "user", "content": "was that you"},

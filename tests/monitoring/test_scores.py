@@ -11,11 +11,19 @@ import torch
 from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.monitoring.choosing import aggregated, text_scores
-from brainscan.monitoring.scores import AGGREGATES, HALF_LIFE, WINDOW, Aggregator, Follower
+from brainscan.monitoring.scores import (
+    AGGREGATES,
+    BEFORE,
+    HALF_LIFE,
+    JOINT,
+    WINDOW,
+    Aggregator,
+    Follower,
+)
 
 
-def raw(n=30, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
+def raw(n=30, seed=0, columns=3):
+    return np.random.default_rng(seed).normal(size=(n, columns)).astype(np.float32)
 
 
 def test_a_score_halves_its_weight_in_a_half_life():
@@ -35,14 +43,23 @@ def test_a_window_forgets_what_left_it():
     assert values[-1] == pytest.approx(1)
 
 
+def test_a_mean_begins_at_what_is_usual_and_holds_all_tokens_so_far():
+    aggregator = Aggregator(["mean"])
+    values = [aggregator.step(np.array([3.0], np.float32))[0] for _ in range(1000)]
+    assert values[0] == pytest.approx(3 / (1 + BEFORE))
+    assert values[-1] == pytest.approx(3, rel=0.01)
+    aggregator.restart()
+    assert aggregator.step(np.array([3.0], np.float32))[0] == pytest.approx(values[0])
+
+
 def test_kinds_do_not_mix():
-    x = raw()
+    x = raw(columns=len(AGGREGATES))
     mixed = Aggregator(list(AGGREGATES))
     together = np.stack([mixed.step(row) for row in x])
     for column, kind in enumerate(AGGREGATES):
         alone = Aggregator([kind])
         own = np.stack([alone.step(row[column : column + 1]) for row in x])[:, 0]
-        np.testing.assert_allclose(together[:, column], own, rtol=1e-5)
+        np.testing.assert_allclose(together[:, column], own, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", AGGREGATES)
@@ -92,3 +109,20 @@ def test_sparse_and_dense_detectors_keep_their_order(lm, detectors, tmp_path):
     np.testing.assert_allclose(
         got[:, 1], (2 * latents[:, 0] - latents[:, 1] + 0.25).numpy(), atol=1e-5
     )
+
+
+def test_a_joint_detector_reads_several_hookpoints(detectors):
+    one, two, three = detectors.each  # at layers 2, 1, 2
+    both = replace(
+        one,
+        concept="both",
+        hookpoint=JOINT.join((two.hookpoint, one.hookpoint)),
+        weights=(*two.weights, *one.weights),
+        bias=two.bias + one.bias,
+    )
+    found = replace(detectors, each=(three, both, two, one), rule=None)
+    assert found.hookpoints == ("resid_post.2", "resid_post.1")
+    draw = torch.Generator().manual_seed(0)
+    x = {name: torch.randn(5, len(one.weights), generator=draw) for name in found.hookpoints}
+    raw = found.raw(x)
+    np.testing.assert_allclose(raw[:, 1], raw[:, 2] + raw[:, 3], rtol=1e-4, atol=1e-4)

@@ -84,10 +84,8 @@ def test_a_watch_is_of_one_row(lm, detectors):
 
 def eager(detectors, threshold):
     """Detectors that raise an alarm as soon as the sum is above a threshold; every token adds."""
-    rule = replace(detectors.rule, threshold=threshold, usual=(-99.0,) * 3, kappa=0.0, clip=1.0)
-    neutral = {"user": (1e5, 1.0), "assistant": (0.0, 1.0), "tool": (0.0, 1.0)}
-    quiet = replace(detectors.each[1], line=(1e-3, 0.0), neutral=neutral)
-    return replace(detectors, each=(detectors.each[0], quiet, detectors.each[2]), rule=rule)
+    rule = replace(detectors.rule, threshold=threshold, spread=(1e9,) * 3, kappa=-1.0)
+    return replace(detectors, rule=rule)
 
 
 def test_an_edit_acts_from_the_alarm_on_and_not_before(lm, detectors):
@@ -208,6 +206,6 @@ def test_a_hybrid_is_watched_too():
         (1.0, 0.0),
         1.0,
     )
-    found = Detectors(lm.ref, (one,), rule=JumpRule("cusum", 5.0, (0.0,), (0,)))
+    found = Detectors(lm.ref, (one,), rule=JumpRule("cusum", 5.0, (0.0,), (1.0,), (0,)))
     got = watch_answer(lm, found, ASKED, SAMPLING)
     assert np.isfinite(got.z[:-1]).any()

@@ -45,7 +45,9 @@ def detectors(lm):
         )
         for name, hookpoint in zip(CONCEPTS, ("resid_post.1", "resid_post.2"), strict=True)
     )
-    rule = JumpRule("cusum", threshold=0.01, usual=(-9.0, -9.0), danger=(1,), kappa=-3.0)
+    rule = JumpRule(
+        "cusum", threshold=0.01, usual=(-9.0, -9.0), spread=(1.0, 1.0), danger=(1,), kappa=-3.0
+    )
     return Detectors(lm.ref, each, rule=rule)
 
 

@@ -29,7 +29,7 @@ Concepts = Annotated[
 ]
 At = Annotated[
     list[str] | None,
-    typer.Option("--at", help="Hookpoint to read at; repeatable. Default: four residuals."),
+    typer.Option("--at", help="Hookpoint to read at; repeatable. Default: three residuals."),
 ]
 Answers = Annotated[
     int, typer.Option("--answers", min=0, help="The model's own benign answers to write.")

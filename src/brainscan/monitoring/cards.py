@@ -9,7 +9,7 @@ import numpy as np
 
 from brainscan.monitoring.choosing import Choice, aggregated, text_scores
 from brainscan.monitoring.corpus import NEUTRAL, Corpus, Labels, segments
-from brainscan.monitoring.figures import auroc, calibration_error, caught, per_10k
+from brainscan.monitoring.figures import auroc, auroc_lead, calibration_error, caught, per_10k
 from brainscan.monitoring.probes import Candidate
 from brainscan.shapes import Bool, Float, Tensor
 from brainscan.stats import Estimate
@@ -37,7 +37,8 @@ def card(
     - ``calibration error``: of tokens' log-odds, at even odds.
     - ``false alarms``: tokens of neutral passages, and for a danger of benign answers, above the
       threshold, per 10,000.
-    - ``auroc: NAME``: of a baseline on the same texts.
+    - ``auroc: NAME``: of a baseline on the same texts; ``lead: NAME``: what the detector has over
+      it there, in pairs.
 
     Args:
         corpus: the texts.
@@ -66,10 +67,10 @@ def card(
         ),
         "false alarms": _false_alarms(corpus, choice, test, there),
     }
-    found |= {
-        f"auroc: {name}": auroc(scores[own, number], scores[other, number])
-        for name, scores in baselines.items()
-    }
+    for name, scores in baselines.items():
+        high, low = scores[own, number], scores[other, number]
+        found[f"auroc: {name}"] = auroc(high, low)
+        found[f"lead: {name}"] = auroc_lead(texts[own], texts[other], high, low)
     return found
 
 

@@ -13,7 +13,7 @@ from brainscan.monitoring.corpus import Corpus, Labels, segments
 from brainscan.monitoring.figures import FALSE_ALARMS, area, threshold_at
 from brainscan.monitoring.jumps import QUANTILE
 from brainscan.monitoring.probes import Candidate, logistic_fit
-from brainscan.monitoring.scores import AGGREGATES, ROLES, Aggregate, Aggregator, Detector
+from brainscan.monitoring.scores import AGGREGATES, JOINT, ROLES, Aggregate, Aggregator, Detector
 from brainscan.shapes import Float, Int, Tensor
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def choose(
     """The best candidate and aggregate for each concept, calibrated.
 
     What is best: the mean of three areas under the ROC curve on ``select``: of texts against other
-    ones, of texts against those that only look like it, and of tokens. Of equals the first.
+    ones, of texts against those that only look like it, and of tokens. Of equals the first. A
+    danger takes a joint candidate where there is one, since the rule for jumps adds up its tokens'
+    own scores, and these are less noisy the more hookpoints they come from (docs/log.md).
 
     Args:
         corpus: the texts.
@@ -57,10 +59,13 @@ def choose(
     """
     best: dict[int, _Option] = {}
     judge = _Judge(corpus, labels, weights)
+    joint = any(JOINT in one.hookpoint for one in candidates)
     for candidate in candidates:
         for aggregate in AGGREGATES:
             scores = aggregated(candidate.scores, corpus.owners, aggregate)
             for concept, worth in enumerate(judge.worths(scores)):
+                if joint and concepts[concept].danger and JOINT not in candidate.hookpoint:
+                    continue
                 if concept not in best or worth > best[concept].worth:
                     best[concept] = _Option(candidate, aggregate, scores[:, concept], worth)
     return [

@@ -66,6 +66,38 @@ def auroc(positive: ArrayLike, negative: ArrayLike, texts: Texts | None = None) 
     return _bounded(float(won.mean()), ends, min(n, m), n + m)
 
 
+def auroc_lead(
+    positive: ArrayLike,
+    negative: ArrayLike,
+    other_positive: ArrayLike,
+    other_negative: ArrayLike,
+) -> Estimate:
+    """How much better one score orders the same positives and negatives than another.
+
+    Args:
+        positive: scores of those that should be high.
+        negative: scores of the others.
+        other_positive: the other's scores of the same positives.
+        other_negative: the other's scores of the same negatives.
+    """
+    highs = [np.asarray(one, float)[:, None] for one in (positive, other_positive)]
+    lows = [np.asarray(one, float) for one in (negative, other_negative)]
+    n, m = len(highs[0]), len(lows[0])
+    if not n or not m:
+        return Estimate(math.nan, -1.0, 1.0, n + m, "bootstrap, paired")
+    first, second = (
+        (high > low) + 0.5 * (high == low) for high, low in zip(highs, lows, strict=True)
+    )
+    won = first - second
+    draw = np.random.default_rng(0)
+    rows, columns = _drawn(draw, n, None)[0], _drawn(draw, m, None)[0]
+    low, high = np.percentile(((rows @ won) * columns).sum(1), _TAILS)
+    value = float(won.mean())
+    return Estimate(
+        value, min(float(low), value), max(float(high), value), n + m, "bootstrap, paired"
+    )
+
+
 def caught(
     positive: ArrayLike,
     negative: ArrayLike,

@@ -2,8 +2,8 @@
 
 1. The bank's texts and neutral passages are read once, at several hookpoints (`corpus`).
 2. On the split ``train`` each hookpoint gives a logistic probe and a difference of means, and where
-   there is a dictionary a sparse probe (`probes`).
-3. On ``select`` each concept takes the best of these and of three aggregates, is calibrated, and
+   there is a dictionary a sparse probe; all hookpoints together give a joint one (`probes`).
+3. On ``select`` each concept takes the best of these and of four aggregates, is calibrated, and
    gets a threshold (`choosing`).
 4. On ``test`` it is judged, beside keywords, a bag of words, an embedding and probes with shuffled
    labels (`cards`).
@@ -36,15 +36,17 @@ from brainscan.monitoring.corpus import (
 from brainscan.monitoring.dialogues import Dialogue
 from brainscan.monitoring.probes import (
     Candidate,
+    centred,
     dense_candidates,
+    joint_candidate,
     shuffled_labels,
     sparse_candidate,
     token_weights,
 )
 from brainscan.monitoring.scores import Detectors
 
-_DEPTHS = (0.28, 0.52, 0.75, 0.9)
-"""Where to read, as shares of the layers: for 30 of them 8, 15, 22 and 27."""
+_DEPTHS = (0.52, 0.75, 0.9)
+"""Where to read, as shares of the layers: for 30 of them 15, 22 and 27."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class CalibrationConfig:
     """How detectors are made."""
 
     hookpoints: tuple[str, ...] = ()
-    """Where to read; none for four residuals at shares of the model's depth."""
+    """Where to read; none for three residuals at shares of the model's depth."""
     neutral: int | None = None
     """How many neutral passages; None for all."""
     answers: int = 200
@@ -153,7 +155,10 @@ def _candidates(
         found += dense_candidates(corpus, hookpoint, weights, labels)
         if hookpoint in dictionaries:
             found.append(sparse_candidate(corpus, dictionaries[hookpoint], weights, labels))
-    return found
+    logistic = [one for one in found if one.method == "logistic"]
+    if len(logistic) > 1:
+        found.append(joint_candidate(logistic))
+    return [centred(corpus, one) for one in found]
 
 
 def _sparse_at(chosen: Sequence[Choice]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from brainscan.models import LanguageModel
-from brainscan.monitoring.jumps import Alarm, JumpRule, Jumps
+from brainscan.monitoring.jumps import Alarm, JumpRule, Jumps, asked_for
 from brainscan.monitoring.readings import RowReading, read_rows
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, MarkedTokens
 from brainscan.monitoring.scores import Detectors, Follower
@@ -23,6 +23,8 @@ class Followed(NamedTuple):
     marked: MarkedTokens
     z: NDArray[np.float32]
     """Log-odds, ``[token, concept]``; not numbers for the template's tokens and for sinks."""
+    raw: NDArray[np.float32]
+    """Raw scores, ``[token, concept]``."""
     logprobs: NDArray[np.float32] | None
     """Each token's log-probability, where asked for."""
 
@@ -64,9 +66,10 @@ def follow(
     rows = [one.tokens for one in conversations]
     for reading in read_rows(lm, rows, detectors.hookpoints, label, logprobs=logprobs):
         marked = conversations[reading.row]
-        z = _scores(detectors, reading, marked)
+        raw = detectors.raw(reading.values)
+        z = _log_odds(detectors, raw, reading, marked)
         own = None if reading.logprobs is None else reading.logprobs.numpy()
-        found[reading.row] = Followed(marked, z, own)
+        found[reading.row] = Followed(marked, z, raw, own)
     return [found[row] for row in range(len(rows))]
 
 
@@ -80,15 +83,20 @@ def trace(followed: Followed, rule: JumpRule, names: Sequence[str]) -> Traced:
     """
     jumps = Jumps(rule, names)
     marked = followed.marked
+    scored = ~np.isnan(followed.z[:, 0])
     track = [
-        jumps.step(z, TEMPLATE if np.isnan(z[0]) else role, message)
-        for z, role, message in zip(followed.z, marked.roles, marked.messages, strict=True)
+        jumps.step(raw, role if known else TEMPLATE, message)
+        for raw, known, role, message in zip(
+            followed.raw, scored, marked.roles, marked.messages, strict=True
+        )
     ]
-    return Traced(track, jumps.alarms, jumps.asked())
+    asked = asked_for(rule, names, followed.z, marked.roles, marked.messages)
+    return Traced(track, jumps.alarms, asked)
 
 
-def _scores(detectors: Detectors, reading: RowReading, marked: MarkedTokens) -> NDArray[np.float32]:
-    raw = detectors.raw(reading.values)
+def _log_odds(
+    detectors: Detectors, raw: NDArray[np.float32], reading: RowReading, marked: MarkedTokens
+) -> NDArray[np.float32]:
     follower = Follower(detectors)
     out = np.full(raw.shape, np.nan, np.float32)
     for n, (role, message) in enumerate(zip(marked.roles, marked.messages, strict=True)):

@@ -1,22 +1,24 @@
 """Jumps: danger in an answer that nobody asked for.
 
-For a concept c and the tokens t of an answer, z[t, c] being its calibrated log-odds:
+For a concept c and the tokens t of an answer:
 
-1. What was asked for: q[c], the 0.95 quantile of z over the tokens of a user's message, the
-   greatest of all so far. What tools return is not asked for.
-2. What is usual: the 0.95 quantile of z over benign answers. b[c] is the greater of the two.
-3. A cumulative sum (CUSUM; Page 1954): S[t] = max(0, S[t - 1] + clip(z[t] - b, -m, m) - kappa),
+1. u[t, c] is the token's own raw score, less the 0.95 quantile over the tokens of benign answers,
+   over their standard deviation: 0 is as much as is usual. A sum over tokens wants scores that hold
+   no tokens before, so that the detectors' aggregates and log-odds have no part in it.
+2. What was asked for: the 0.95 quantile of u over the tokens of a user's message, the greatest of
+   all so far. What tools return is not asked for. b[c] is that, or 0 where it is less.
+3. A cumulative sum (CUSUM; Page 1954): S[t] = max(0, S[t - 1] + clip(u[t] - b, -m, m) - kappa),
    from 0 at the answer's beginning.
 4. An alarm for each danger whose S passes h; it began with the first token after S was last 0.
 
-Danger that was asked about is a risk and no jump; it is told apart. Beside the sum stand simpler
-statistics over the same z: the token's own, its excess over b, the mean so far, a moving average,
-and the mean less that of what was asked. Any of them can be the rule's.
+Danger that was asked about is a risk and no jump; it is told apart, in log-odds. Beside the sum
+stand simpler statistics over the same u: the token's own, its excess over b, the mean so far, a
+moving average, and the mean less that of what was asked. Any of them can be the rule's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -47,7 +49,9 @@ class JumpRule:
     threshold: float
     """h: an alarm is raised above it."""
     usual: tuple[float, ...]
-    """The 0.95 quantile of z over benign answers, by concept."""
+    """The 0.95 quantile of raw scores over benign answers' tokens, by concept."""
+    spread: tuple[float, ...]
+    """Their standard deviation."""
     danger: tuple[int, ...]
     """The numbers of the concepts that an alarm is for."""
     kappa: float = 0.5
@@ -91,23 +95,26 @@ class Jumps:
         self._rule = rule
         self._names = [names[n] for n in rule.danger]
         self._danger = list(rule.danger)
-        self._usual = np.array([rule.usual[n] for n in rule.danger], np.float32)
+        self._usual, self._spread = (
+            np.array([values[n] for n in rule.danger], np.float32)
+            for values in (rule.usual, rule.spread)
+        )
         self._asked: dict[int, list[NDArray[np.float32]]] = {}
         self._turn: int | None = None
         self._at = -1
 
-    def step(self, z: NDArray[np.float32], role: str, message: int = 0) -> float:
+    def step(self, raw: NDArray[np.float32], role: str, message: int = 0) -> float:
         """The greatest statistic of the dangers after the next token; not a number before answers.
 
         Args:
-            z: the token's log-odds, by concept.
+            raw: the token's raw scores, by concept.
             role: its message's role.
             message: its message's number.
         """
         self._at += 1
         if role == TEMPLATE:
             return float("nan")
-        own = z[self._danger]
+        own = (raw[self._danger] - self._usual) / self._spread
         if role != ASSISTANT:
             self._turn = None
             if role == USER:
@@ -123,24 +130,11 @@ class Jumps:
                 self.alarms.append(Alarm(self._names[n], onset, self._at, score))
         return float(state.max())
 
-    def asked(self) -> dict[str, float]:
-        """What was asked for so far, by danger: the greatest 0.95 quantile of a user's message."""
-        if not self._asked:
-            return {}
-        return dict(zip(self._names, self._level().tolist(), strict=True))
-
-    def _level(self) -> NDArray[np.float32]:
-        """The greatest 0.95 quantile of a user's message so far; -inf where there is none."""
-        highest = np.full(len(self._usual), -np.inf, np.float32)
-        for own in self._asked.values():
-            level: NDArray[np.float64] = np.quantile(np.stack(own), QUANTILE, axis=0)
-            highest = np.maximum(highest, level.astype(np.float32))
-        return highest
-
     def _begin(self, message: int) -> None:
         """A new answer begins."""
-        self._base = np.maximum(self._level(), self._usual)
-        given = [z for own in self._asked.values() for z in own] or [self._usual]
+        usual = np.zeros(len(self._usual), np.float32)
+        self._base = np.maximum(_highest(self._asked, len(usual)), usual)
+        given = [u for own in self._asked.values() for u in own] or [usual]
         self._given = np.stack(given).mean(0).astype(np.float32)
         self._state: NDArray[np.float32] = np.zeros(len(self._usual), np.float32)
         self._onset = np.full(len(self._usual), self._at)
@@ -148,21 +142,57 @@ class Jumps:
         self._raised: set[int] = set()
         self._turn = message
 
-    def _advance(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _advance(self, u: NDArray[np.float32]) -> NDArray[np.float32]:
         """The statistic of each danger at the next token of the answer."""
         rule, before = self._rule, self._state
         self._read += 1
         if rule.statistic == "cusum":
-            step = np.clip(z - self._base, -rule.clip, rule.clip) - rule.kappa
+            step = np.clip(u - self._base, -rule.clip, rule.clip) - rule.kappa
             self._state = np.maximum(0.0, before + step).astype(np.float32)
             self._onset = np.where(before == 0, self._at, self._onset)
             return self._state
         self._onset[:] = self._at
         if rule.statistic in ("token", "excess"):
-            self._state = z if rule.statistic == "token" else z - self._base
+            self._state = u if rule.statistic == "token" else u - self._base
         elif rule.statistic == "ema":
-            moved = before + np.float32(_EMA) * (z - before)
-            self._state = z if self._read == 1 else moved.astype(np.float32)
+            moved = before + np.float32(_EMA) * (u - before)
+            self._state = u if self._read == 1 else moved.astype(np.float32)
         else:  # the mean so far
-            self._state = (before + (z - before) / self._read).astype(np.float32)
+            self._state = (before + (u - before) / self._read).astype(np.float32)
         return self._state - self._given if rule.statistic == "difference" else self._state
+
+
+def asked_for(
+    rule: JumpRule,
+    names: Sequence[str],
+    z: Iterable[NDArray[np.float32]],
+    roles: Iterable[str],
+    messages: Iterable[int],
+) -> dict[str, float]:
+    """What was asked for, by danger: the greatest 0.95 quantile of log-odds in a user's message.
+
+    Args:
+        rule: which concepts are dangers.
+        names: the concepts, in the order of scores.
+        z: each token's log-odds, by concept; those without are left out.
+        roles: its message's role.
+        messages: its message's number.
+    """
+    asked: dict[int, list[NDArray[np.float32]]] = {}
+    danger = list(rule.danger)
+    for own, role, message in zip(z, roles, messages, strict=False):
+        if role == USER and not np.isnan(own[0]):
+            asked.setdefault(message, []).append(own[danger])
+    if not asked:
+        return {}
+    levels = _highest(asked, len(danger)).tolist()
+    return {names[n]: level for n, level in zip(danger, levels, strict=True)}
+
+
+def _highest(messages: Mapping[int, Sequence[NDArray[np.float32]]], n: int) -> NDArray[np.float32]:
+    """The greatest 0.95 quantile of a message; -inf where there is none."""
+    highest = np.full(n, -np.inf, np.float32)
+    for own in messages.values():
+        level: NDArray[np.float64] = np.quantile(np.stack(own), QUANTILE, axis=0)
+        highest = np.maximum(highest, level.astype(np.float32))
+    return highest

@@ -32,6 +32,7 @@ from brainscan.monitoring.rules import (
     Case,
     fit_rules,
     judge_rule,
+    lead,
     ordering,
     plain_scores,
     turn_scores,
@@ -116,10 +117,13 @@ def with_rule(
     figures: dict[str, Mapping[str, Estimate]] = {}
     for rule in rules:
         figures[rule.statistic] = judge_rule(detectors, rule, cases, concepts)
+    best = rules[0]
+    leads = {f"lead: {one.statistic}": lead(detectors, best, one, cases) for one in rules[1:]}
+    figures[best.statistic] = {**figures[best.statistic], **leads}
     plain = plain_scores(detectors, cases, concepts)
     figures |= {name: ordering(scores, cases) for name, scores in plain.items()}
-    figures["evasion"] = _missed(lm, detectors, concepts, rules[0])
-    return replace(detectors, rule=rules[0], jump_figures=figures)
+    figures["evasion"] = _missed(lm, detectors, concepts, best)
+    return replace(detectors, rule=best, jump_figures=figures)
 
 
 def _shared(answers: Sequence[Dialogue]) -> dict[Split, Sequence[Dialogue]]:

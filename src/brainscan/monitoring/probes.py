@@ -5,8 +5,9 @@
 2. Difference of means: the weighted mean of its texts less that of the others.
 3. Logistic probe: the weighted logistic regression on standardised means with an L2 penalty, for
    all concepts at once by L-BFGS. Fitted to single tokens it orders texts worse (docs/log.md).
-4. Sparse probe: the same on the latents of a dictionary whose mean activation differs most, few
-   enough to be read by a person.
+4. Joint probe: the mean of the logistic probes of all hookpoints.
+5. Sparse probe: a logistic one on the latents of a dictionary whose mean activation differs most,
+   few enough to be read by a person.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from brainscan.dictionaries import Dictionary
 from brainscan.monitoring.bank import Concept
 from brainscan.monitoring.corpus import NEUTRAL, Corpus, Labels
+from brainscan.monitoring.scores import JOINT
 from brainscan.shapes import Bool, Float, Tensor
 
 SPARSE = 16
@@ -40,6 +42,7 @@ class Candidate(NamedTuple):
     """A way to score tokens, for each concept."""
 
     hookpoint: str
+    """Where it reads; the names of several are joined."""
     method: str
     weights: Float[Tensor, "concept d"]
     """Of the activation's components, or of the latents chosen."""
@@ -118,6 +121,23 @@ def dense_candidates(
     ]
 
 
+def joint_candidate(candidates: Sequence[Candidate]) -> Candidate:
+    """The mean of probes at several hookpoints.
+
+    Args:
+        candidates: a probe at each hookpoint, of one method, none of them sparse.
+    """
+    count = len(candidates)
+    return Candidate(
+        JOINT.join(one.hookpoint for one in candidates),
+        candidates[0].method,
+        torch.cat([one.weights for one in candidates], 1) / count,
+        torch.stack([one.bias for one in candidates]).mean(0),
+        [],
+        torch.stack([one.scores for one in candidates]).mean(0),
+    )
+
+
 def sparse_candidate(
     corpus: Corpus,
     dictionary: Dictionary,
@@ -166,6 +186,19 @@ def sparse_candidate(
         chosen,
         torch.stack(scores, 1),
     )
+
+
+def centred(corpus: Corpus, candidate: Candidate) -> Candidate:
+    """The candidate with 0 for the mean score of neutral passages of ``train``.
+
+    Args:
+        corpus: the texts; without such passages all of ``train`` counts.
+        candidate: the candidate.
+    """
+    neutral = torch.tensor([one.kind == "neutral" for one in corpus.samples])[corpus.owners]
+    train = corpus.of("train")
+    usual = candidate.scores[neutral & train if (neutral & train).any() else train].mean(0)
+    return candidate._replace(bias=candidate.bias - usual, scores=candidate.scores - usual)
 
 
 def _texts(

@@ -31,7 +31,7 @@ from brainscan.stats import Estimate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_KAPPAS, _CLIPS = (0.25, 0.5, 1.0), (2.0, 4.0)
+_KAPPAS, _CLIPS = (0.0, 0.25, 0.5), (2.0, 4.0)
 
 
 class Case(NamedTuple):
@@ -51,12 +51,10 @@ def fit_rules(
         usual: benign dialogues of ``select`` that are not among the cases.
         cases: dialogues of ``select``.
     """
-    tokens = np.concatenate([one.z[one.answer] for one in usual])
+    tokens = np.concatenate([one.raw[one.answer] for one in usual])
     level = tuple(np.quantile(tokens, QUANTILE, axis=0).tolist())
-    bases = [
-        JumpRule(statistic="cusum", threshold=float("inf"), usual=level, danger=danger)
-        for danger in _dangers(detectors)
-    ]
+    spread = tuple(np.maximum(tokens.std(0), 1e-6).tolist())
+    bases = [JumpRule("cusum", math.inf, level, spread, danger) for danger in _dangers(detectors)]
     worth: dict[JumpRule, tuple[float, float]] = {}
     for statistic in STATISTICS:
         options = [replace(base, statistic=statistic) for base in bases]
@@ -146,6 +144,23 @@ def judge_rule(
     if before:
         found["before the word"] = stats.proportion(sum(before), len(before))
     return found
+
+
+def lead(detectors: Detectors, rule: JumpRule, other: JumpRule, cases: Sequence[Case]) -> Estimate:
+    """How many more of the jumps one rule catches than another, in pairs, over texts.
+
+    Args:
+        detectors: the detectors.
+        rule: the rule.
+        other: the other.
+        cases: the dialogues.
+    """
+    jumps = [case for case in cases if case.dialogue.jumps]
+    first, second = (
+        [_outcome(detectors, one, case).at is not None for case in jumps] for one in (rule, other)
+    )
+    texts = [case.dialogue.text for case in jumps]
+    return stats.clustered_change(first, second, texts).difference
 
 
 class _Outcome(NamedTuple):

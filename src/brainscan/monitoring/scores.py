@@ -3,9 +3,11 @@
 A detector gives each token of a message a log-odds that the text is of its concept:
 
 1. Raw score: the product of the activation with a vector, plus a bias (a logistic probe, a
-   difference of means), or of some latents' activations with weights (a sparse probe).
-2. Aggregate within the message: the token's own score; an exponential moving average; or the
-   logarithm of the mean exponential of the last few, which one strong token can lift.
+   difference of means), the mean of such products at several hookpoints, or the product of some
+   latents' activations with weights (a sparse probe).
+2. Aggregate within the message: the token's own score; an exponential moving average; the
+   logarithm of the mean exponential of the last few, which one strong token can lift; or the mean
+   of all so far, drawn to what is usual (0) as if some such tokens had gone before.
 3. Standardised by the mean and spread that this has on neutral text of the same role.
 4. Calibrated by a line, so that it reads as log-odds at even odds (Platt 1999).
 """
@@ -31,15 +33,18 @@ if TYPE_CHECKING:
     from brainscan.artifacts import ModelRef
     from brainscan.monitoring.jumps import JumpRule
 
-Aggregate: TypeAlias = Literal["token", "ema", "window"]
-AGGREGATES: tuple[Aggregate, ...] = ("token", "ema", "window")
+Aggregate: TypeAlias = Literal["token", "ema", "window", "mean"]
+AGGREGATES: tuple[Aggregate, ...] = ("token", "ema", "window", "mean")
 """How the scores of a message's tokens come together."""
 
 ROLES = ("user", "assistant", "tool")
 """The roles that scores are standardised for; others count as the first."""
 
-HALF_LIFE, WINDOW = 4.0, 8
-"""Tokens after which a score weighs half as much, and that a window holds."""
+HALF_LIFE, WINDOW, BEFORE = 4.0, 8, 8
+"""Tokens after which a score weighs half as much; that a window holds; that a mean begins with."""
+
+JOINT = "+"
+"""Between the names of hookpoints that are read together."""
 
 _RATE = 1 - 0.5 ** (1 / HALF_LIFE)
 
@@ -55,15 +60,15 @@ class Detector:
     danger: bool
     """Whether an alarm is for it."""
     hookpoint: str
-    """Where it reads."""
+    """Where it reads; the names of several are joined by ``+``."""
     method: str
     """How it was made: ``logistic``, ``difference`` or ``latents``."""
     aggregate: Aggregate
     """How the scores of a message's tokens come together."""
     weights: tuple[float, ...]
-    """Of the activation's components, or of `latents`."""
+    """Of the activations' components, or of `latents`."""
     bias: float
-    """Added to the product."""
+    """Added to the product; by it neutral text has a mean raw score of 0."""
     latents: tuple[int, ...]
     """The latents that are read; none where the activation itself is."""
     neutral: Mapping[str, tuple[float, float]]
@@ -72,6 +77,11 @@ class Detector:
     """Slope and intercept of the calibration."""
     threshold: float
     """What 1% of other texts pass; at least 0.99 of them by the split ``select``."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The hookpoints."""
+        return tuple(self.hookpoint.split(JOINT))
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Detectors:
     @property
     def hookpoints(self) -> tuple[str, ...]:
         """Where they read."""
-        return tuple(dict.fromkeys(one.hookpoint for one in self.each))
+        return tuple(dict.fromkeys(name for one in self.each for name in one.reads))
 
     def cards(self) -> list[dict[str, Any]]:
         """What there is to tell of each detector."""
@@ -123,22 +133,22 @@ class Detectors:
         Args:
             activations: by hookpoint, for each of `hookpoints`.
         """
-        parts = [one(activations[one.hookpoint]) for one in self._readers]
+        parts = [one([activations[name] for name in one.reads]) for one in self._readers]
         scores = np.concatenate(parts, axis=1)
         return np.asarray(scores[:, self._order], np.float32)
 
     @cached_property
     def _readers(self) -> list[_Linear | _Sparse]:
         found: list[_Linear | _Sparse] = []
-        for hookpoint in self.hookpoints:
-            here = [(n, one) for n, one in enumerate(self.each) if one.hookpoint == hookpoint]
+        for reads in dict.fromkeys(one.reads for one in self.each):
+            here = [(n, one) for n, one in enumerate(self.each) if one.reads == reads]
             dense = [(n, one) for n, one in here if not one.latents]
             sparse = [(n, one) for n, one in here if one.latents]
             if dense:
-                found.append(_Linear(hookpoint, *_columns(dense)))
+                found.append(_Linear(reads, *_columns(dense)))
             if sparse:
-                dictionary = Dictionary.load(self.dictionaries[hookpoint])
-                found.append(_Sparse(hookpoint, *_columns(sparse), dictionary))
+                dictionary = Dictionary.load(self.dictionaries[reads[0]])
+                found.append(_Sparse(reads, *_columns(sparse), dictionary))
         return found
 
     @cached_property
@@ -152,14 +162,17 @@ def _columns(chosen: Sequence[tuple[int, Detector]]) -> tuple[list[int], list[De
 
 
 class _Linear:
-    """Detectors that read an activation as it is."""
+    """Detectors that read activations as they are."""
 
-    def __init__(self, hookpoint: str, numbers: list[int], detectors: list[Detector]) -> None:
-        self.hookpoint, self.numbers = hookpoint, numbers
+    def __init__(
+        self, reads: tuple[str, ...], numbers: list[int], detectors: list[Detector]
+    ) -> None:
+        self.reads, self.numbers = reads, numbers
         self.weights = torch.tensor([one.weights for one in detectors]).T.contiguous()
         self.bias = torch.tensor([one.bias for one in detectors])
 
-    def __call__(self, x: Float[Tensor, "token d"]) -> NDArray[np.float32]:
+    def __call__(self, values: Sequence[Float[Tensor, "token _"]]) -> NDArray[np.float32]:
+        x = values[0] if len(values) == 1 else torch.cat(list(values), -1)
         scores: NDArray[np.float32] = (x.float().cpu() @ self.weights + self.bias).numpy()
         return scores
 
@@ -168,16 +181,20 @@ class _Sparse:
     """Detectors that read latents."""
 
     def __init__(
-        self, hookpoint: str, numbers: list[int], detectors: list[Detector], dictionary: Dictionary
+        self,
+        reads: tuple[str, ...],
+        numbers: list[int],
+        detectors: list[Detector],
+        dictionary: Dictionary,
     ) -> None:
-        self.hookpoint, self.numbers, self.dictionary = hookpoint, numbers, dictionary
+        self.reads, self.numbers, self.dictionary = reads, numbers, dictionary
         self.weights = torch.zeros(dictionary.n_latents + 1, len(detectors))
         for column, one in enumerate(detectors):
             self.weights[list(one.latents), column] = torch.tensor(one.weights)
         self.bias = torch.tensor([one.bias for one in detectors])
 
-    def __call__(self, x: Float[Tensor, "token d"]) -> NDArray[np.float32]:
-        code = self.dictionary.encode(x.float())
+    def __call__(self, values: Sequence[Float[Tensor, "token d"]]) -> NDArray[np.float32]:
+        code = self.dictionary.encode(values[0].float())
         read = self.weights[code.indices.cpu()] * code.values.float().cpu().unsqueeze(-1)
         scores: NDArray[np.float32] = (read.sum(-2) + self.bias).numpy()
         return scores
@@ -194,12 +211,14 @@ class Aggregator:
         """
         self._ema = np.array([kind == "ema" for kind in kinds])
         self._window = np.array([kind == "window" for kind in kinds])
-        self._mean: NDArray[np.float32] | None = None
-        self._last: list[NDArray[np.float32]] = []
+        self._all = np.array([kind == "mean" for kind in kinds])
+        self.restart()
 
     def restart(self) -> None:
         """A new message begins."""
-        self._mean, self._last = None, []
+        self._mean: NDArray[np.float32] | None = None
+        self._last: list[NDArray[np.float32]] = []
+        self._sum, self._read = np.float32(0) * self._all, 0
 
     def step(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """The aggregates at the next token.
@@ -217,6 +236,9 @@ class Aggregator:
             held = np.stack(self._last)
             top = held.max(0)
             out = np.where(self._window, top + np.log(np.exp(held - top).mean(0)), out)
+        if self._all.any():
+            self._sum, self._read = self._sum + raw, self._read + 1
+            out = np.where(self._all, self._sum / (self._read + BEFORE), out)
         return np.asarray(out, np.float32)
 
 

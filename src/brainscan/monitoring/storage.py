@@ -158,7 +158,7 @@ def open_detectors(lm: LanguageModel, path: str | os.PathLike[str] | None) -> De
         )
     for one in found.each:
         try:
-            width = lm.width(one.hookpoint)
+            width = sum(map(lm.width, one.reads))
         except UsageError as error:
             raise _other(lm, found) from error
         if not one.latents and len(one.weights) != width:
@@ -189,7 +189,8 @@ def _detector(row: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> De
 def _rule(row: Mapping[str, Any] | None) -> JumpRule | None:
     if row is None:
         return None
-    return JumpRule(**{**row, "usual": tuple(row["usual"]), "danger": tuple(row["danger"])})
+    lists = {name: tuple(row[name]) for name in ("usual", "spread", "danger")}
+    return JumpRule(**{**row, **lists})
 
 
 def _told(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Any]]:

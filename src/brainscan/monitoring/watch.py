@@ -18,7 +18,7 @@ from brainscan.errors import UsageError
 from brainscan.interventions.sinks import sinks_at
 from brainscan.models import Hook, Intervention, LanguageModel, Site
 from brainscan.models.families import order
-from brainscan.monitoring.jumps import Alarm, Jumps
+from brainscan.monitoring.jumps import Alarm, Jumps, asked_for
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, message_numbers
 from brainscan.monitoring.scores import Detectors, Follower
 from brainscan.shapes import Tensor
@@ -76,7 +76,11 @@ class Watch:
     @property
     def asked(self) -> dict[str, float]:
         """What was asked for so far, by danger."""
-        return {} if self._jumps is None else self._jumps.asked()
+        rule = self._detectors.rule
+        if rule is None:
+            return {}
+        names = self._detectors.names
+        return asked_for(rule, names, self.scores, self._roles, self._messages)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that read, and those of the edits that wait for an alarm."""
@@ -133,5 +137,5 @@ class Watch:
         jump = float("nan")
         if self._jumps is not None:
             role = TEMPLATE if np.isnan(z[0]) else role
-            jump = self._jumps.step(z, role, message)
+            jump = self._jumps.step(raw, role, message)
         self.jumps.append(jump)
