@@ -1,7 +1,7 @@
 """What it costs to watch every token for 25 concepts while a model writes.
 
 Greedy decoding of 64 tokens, batch 1 and 8, on two threads: plainly, and with a `Watch` on each:
-detectors at four residuals, their aggregates, calibration and the rule for jumps. Elapsed seconds,
+detectors at three residuals, their aggregates, calibration and the rule for jumps. Elapsed seconds,
 since two threads share the work; pairs run in turn.
 """
 

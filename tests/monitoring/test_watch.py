@@ -57,7 +57,6 @@ def test_it_sees_what_reading_afterwards_sees(lm, detectors):
     np.testing.assert_allclose(seen, read.z[:n], atol=1e-3)
     traced = trace(read, detectors.rule, detectors.names)
     np.testing.assert_allclose(watch.jumps[:n], traced.jumps[:n], atol=1e-3)
-    assert watch.asked == pytest.approx(traced.asked, abs=1e-3)
 
 
 def test_rows_of_a_batch_are_watched_as_if_alone(lm, detectors):
@@ -137,19 +136,16 @@ def test_scores_are_told_as_tokens_are_read_and_the_last_without(lm, detectors):
     assert len(cut) == 5
 
 
-def test_what_was_asked_counts_by_message_for_a_watch_too(lm, detectors):
-    """As in a reading afterwards: the greatest quantile of a message, not that of all together."""
+def test_what_was_asked_counts_by_message(lm, detectors):
+    """The greatest quantile of a message, not that of all together."""
     talk = [
         {"role": "user", "content": "the day was not one with you and that was the word"},
         {"role": "assistant", "content": "one"},
         {"role": "user", "content": "earth"},
     ]
     marked = marked_chat(lm, talk, generation_prompt=True)
-    watch = Watch(detectors, marked.roles)
-    generate(lm, [marked.tokens], replace(SAMPLING, max_new_tokens=2), edits=[watch])
     (read,) = follow(lm, detectors, [marked])
-    wanted = trace(read, detectors.rule, detectors.names).asked
-    assert watch.asked == pytest.approx(wanted, abs=1e-3)
+    wanted = watch_answer(lm, detectors, talk, replace(SAMPLING, max_new_tokens=2)).asked
     own = [[z[1] for z, m in zip(read.z, marked.messages, strict=True) if m == k] for k in (0, 2)]
     assert wanted["earth"] == pytest.approx(max(np.quantile(z, 0.95) for z in own), abs=1e-3)
     assert wanted["earth"] != pytest.approx(np.quantile(own[0] + own[1], 0.95), abs=1e-3)

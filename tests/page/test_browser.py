@@ -114,7 +114,7 @@ def started(where: Path, *options: str):
     command += ["--detectors", where / "detectors", *options]
     environment = {**os.environ, "BRAINSCAN_CACHE": str(where / "cache"), "OMP_NUM_THREADS": "1"}
     with (
-        (where / "log").open("w") as log,
+        (where / "log").open("a") as log,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True, cwd=where
         ) as process,
@@ -652,8 +652,9 @@ def test_killed_in_an_answer_it_starts_again_at_the_same_place(served):
     """The client is let go, and nothing half made keeps the next server from beginning."""
     import httpx
 
-    where, port = served.folder.parent, served.root.rpartition(":")[2]
-    with started(where, "--port", port) as server:
+    where = served.folder.parent
+    with started(where) as server:
+        port = server.root.rpartition(":")[2]
         before = sorted(server.folder.rglob("*"))
         begun = time.monotonic()
         assert 6 <= len(ended_by(server, signal.SIGKILL)) < 3000

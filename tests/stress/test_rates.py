@@ -103,6 +103,7 @@ def test_the_same_samples_of_two_models_are_compared_in_pairs():
     assert found.difference.value == pytest.approx(0.5)
     assert 0 < found.chance < 0.01 and found.difference.low > 0
     assert compare(first, []).difference.n == 0
+    assert math.isnan(compare(first, []).chance)
 
 
 def test_many_pairs_of_few_personas_are_no_more_than_few():

@@ -74,6 +74,9 @@ def auroc_lead(
 ) -> Estimate:
     """How much better one score orders the same positives and negatives than another.
 
+    Where both order all pairs alike there is no spread to draw from: the interval is then that of
+    nothing seen in as many texts as there are of the rarer kind (Wilson).
+
     Args:
         positive: scores of those that should be high.
         negative: scores of the others.
@@ -91,11 +94,11 @@ def auroc_lead(
     won = first - second
     draw = np.random.default_rng(0)
     rows, columns = _drawn(draw, n, None)[0], _drawn(draw, m, None)[0]
-    low, high = np.percentile(((rows @ won) * columns).sum(1), _TAILS)
+    ends = np.percentile(((rows @ won) * columns).sum(1), _TAILS)
     value = float(won.mean())
-    return Estimate(
-        value, min(float(low), value), max(float(high), value), n + m, "bootstrap, paired"
-    )
+    least = 0.0 if won.std() else stats.proportion(0, min(n, m)).high
+    low, high = min(float(ends[0]), value - least), max(float(ends[1]), value + least)
+    return Estimate(value, max(low, -1.0), min(high, 1.0), n + m, "bootstrap, paired")
 
 
 def caught(

@@ -3,8 +3,8 @@
 1. The bank's texts and neutral passages are read once, at several hookpoints (`corpus`).
 2. On the split ``train`` each hookpoint gives a logistic probe and a difference of means, and where
    there is a dictionary a sparse probe; all hookpoints together give a joint one (`probes`).
-3. On ``select`` each concept takes the best of these and of four aggregates, is calibrated, and
-   gets a threshold (`choosing`).
+3. On ``select`` each concept takes the best of these (a danger the joint one) and of four
+   aggregates, is calibrated, and gets a threshold (`choosing`).
 4. On ``test`` it is judged, beside keywords, a bag of words, an embedding and probes with shuffled
    labels (`cards`).
 """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from brainscan.models import LanguageModel
-from brainscan.monitoring.jumps import Alarm, JumpRule, Jumps, asked_for
+from brainscan.monitoring.jumps import Alarm, JumpRule, Jumps
 from brainscan.monitoring.readings import RowReading, read_rows
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, MarkedTokens
 from brainscan.monitoring.scores import Detectors, Follower
@@ -41,8 +41,6 @@ class Traced(NamedTuple):
     jumps: list[float]
     """The statistic at each token; not a number outside of answers."""
     alarms: list[Alarm]
-    asked: dict[str, float]
-    """What was asked for, by danger."""
 
 
 def follow(
@@ -90,8 +88,7 @@ def trace(followed: Followed, rule: JumpRule, names: Sequence[str]) -> Traced:
             followed.raw, scored, marked.roles, marked.messages, strict=True
         )
     ]
-    asked = asked_for(rule, names, followed.z, marked.roles, marked.messages)
-    return Traced(track, jumps.alarms, asked)
+    return Traced(track, jumps.alarms)
 
 
 def _log_odds(

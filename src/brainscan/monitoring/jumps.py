@@ -180,7 +180,7 @@ def asked_for(
     """
     asked: dict[int, list[NDArray[np.float32]]] = {}
     danger = list(rule.danger)
-    for own, role, message in zip(z, roles, messages, strict=False):
+    for own, role, message in zip(z, roles, messages, strict=True):
         if role == USER and not np.isnan(own[0]):
             asked.setdefault(message, []).append(own[danger])
     if not asked:

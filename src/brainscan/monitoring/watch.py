@@ -18,7 +18,7 @@ from brainscan.errors import UsageError
 from brainscan.interventions.sinks import sinks_at
 from brainscan.models import Hook, Intervention, LanguageModel, Site
 from brainscan.models.families import order
-from brainscan.monitoring.jumps import Alarm, Jumps, asked_for
+from brainscan.monitoring.jumps import Alarm, Jumps
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, message_numbers
 from brainscan.monitoring.scores import Detectors, Follower
 from brainscan.shapes import Tensor
@@ -72,15 +72,6 @@ class Watch:
         """The alarms raised in this answer so far; those of answers before it count no more."""
         found = [] if self._jumps is None else self._jumps.alarms
         return [alarm for alarm in found if alarm.token >= len(self._roles)]
-
-    @property
-    def asked(self) -> dict[str, float]:
-        """What was asked for so far, by danger."""
-        rule = self._detectors.rule
-        if rule is None:
-            return {}
-        names = self._detectors.names
-        return asked_for(rule, names, self.scores, self._roles, self._messages)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that read, and those of the edits that wait for an alarm."""

@@ -13,8 +13,14 @@ from brainscan.errors import UsageError
 from brainscan.models import Intervention, LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.monitoring.following import Traced, follow, trace
-from brainscan.monitoring.jumps import Alarm
-from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, MarkedTokens, marked_chat
+from brainscan.monitoring.jumps import Alarm, asked_for
+from brainscan.monitoring.roles import (
+    ASSISTANT,
+    TEMPLATE,
+    MarkedTokens,
+    marked_chat,
+    message_numbers,
+)
 from brainscan.monitoring.scores import Detectors
 from brainscan.monitoring.watch import Watch
 from brainscan.stats import finite
@@ -201,7 +207,7 @@ def watch_answer(
     z[:read] = np.stack(watch.scores[:read])
     jumps[:read] = watch.jumps[:read]
     alarms = [alarm for alarm in watch.alarms if alarm.token < n]
-    return _watched(lm, detectors, whole, z, Traced(jumps, alarms, watch.asked), text)
+    return _watched(lm, detectors, whole, z, Traced(jumps, alarms), text)
 
 
 def _watched(
@@ -212,6 +218,10 @@ def _watched(
     traced: Traced,
     answer: str,
 ) -> Watched:
+    asked: dict[str, float] = {}
+    if detectors.rule is not None:
+        messages = message_numbers(marked.roles)
+        asked = asked_for(detectors.rule, detectors.names, z, marked.roles, messages)
     return Watched(
         texts=tuple(lm.token_strings(marked.tokens)),
         roles=tuple(marked.roles),
@@ -220,11 +230,11 @@ def _watched(
         z=z,
         jumps=tuple(traced.jumps),
         alarms=tuple(traced.alarms),
-        asked=dict(traced.asked),
+        asked=asked,
         risks=tuple(
             one.concept
             for one in detectors.each
-            if traced.asked.get(one.concept, -math.inf) > one.threshold
+            if asked.get(one.concept, -math.inf) > one.threshold
         ),
         answer=answer,
     )

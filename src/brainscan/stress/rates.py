@@ -118,7 +118,7 @@ class Paired(NamedTuple):
     only_second: int
     """Pairs where only the second counts."""
     chance: float
-    """That of so great a difference if there is none, over persona-wordings."""
+    """That of so great a difference if there is none, over persona-wordings; NaN if unknown."""
 
 
 def rate(outcomes: Sequence[Outcome]) -> Rate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ from brainscan.views import (
     table,
     transcripts,
 )
-from brainscan.views.html import percent
+from brainscan.views.html import NONE, percent
 from brainscan.views.rates import estimate_text
 
 SHOWN = 40
@@ -195,8 +196,8 @@ def _effects(report: StressReport) -> Section:
                 f"{_words(e.factor)}: {e.level}",
                 e.against,
                 estimate_text(e.difference, as_percent=True),
-                f"{e.chance:.2g}",
-                f"{e.adjusted:.2g}",
+                _chance(e.chance),
+                _chance(e.adjusted),
                 percent(e.detectable),
             )
             for e in found
@@ -224,8 +225,8 @@ def _compared(report: StressReport) -> Section:
             c.difference,
             str(c.paired.only_first),
             str(c.paired.only_second),
-            f"{c.paired.chance:.2g}",
-            f"{c.adjusted:.2g}",
+            _chance(c.paired.chance),
+            _chance(c.adjusted),
             "the same" if c.same_noise else "other",
         )
         for c in report.comparisons
@@ -320,6 +321,10 @@ def _each(report: StressReport, show: Callable[[ReportedRun], Html]) -> Html:
 
 def _figures(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
     return table(headings, rows, wrapped=False)
+
+
+def _chance(value: float) -> str:
+    return f"{value:.2g}" if math.isfinite(value) else NONE
 
 
 def _code(text: str) -> Html:

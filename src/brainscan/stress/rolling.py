@@ -5,11 +5,12 @@
 2. A row that ends leaves at once. Its place in the batch stays empty until newcomers come or half
    of the places are empty; then the batch is laid out anew: the prompts beside each other, and
    behind them what each row has written so far, padded on the left.
-3. Where an edit fails at a token, its own rows end; the others go on from where they were.
+3. Where an edit fails at a token, the rows that have it end; the others go on from where they
+   were, and read that token again.
 4. Edits are on the model only while rows run: between two steps all of them can be taken off
    (`pause`), and something else may run.
 5. Models whose rows cannot share prompts, and those on which someone else's hooks are, get batches
-   that begin together; newcomers wait for the next one.
+   that begin together; newcomers wait for the next one, and an edit that fails ends all rows.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Newcomer:
     seed: int
     """Of the row's noise."""
     edits: tuple[Intervention, ...]
-    """What is changed meanwhile."""
+    """What is changed meanwhile; they may see a token again, where another row's edit failed."""
     alternatives: int
     """How many of the most probable tokens are wanted at each step."""
     hold: bool
