@@ -58,7 +58,7 @@ def card(
     there = np.isin(np.arange(len(corpus.samples)), owners.numpy()[used])
     own, other = label & there, ~label & there
     near = other & labels.near[:, number].numpy()
-    found = {
+    return {
         "auroc": auroc(texts[own], texts[other]),
         "auroc near": auroc(texts[own], texts[near]),
         **{name: caught(texts[own], texts[other], rate) for name, rate in RATES.items()},
@@ -66,9 +66,20 @@ def card(
             z[used], label[owners.numpy()[used]], worth[used], owners.numpy()[used].tolist()
         ),
         "false alarms": _false_alarms(corpus, choice, test, there),
+        **_beside(texts, {name: one[:, number] for name, one in baselines.items()}, own, other),
     }
+
+
+def _beside(
+    texts: NDArray[np.float32],
+    baselines: Mapping[str, NDArray[np.float32]],
+    own: NDArray[np.bool_],
+    other: NDArray[np.bool_],
+) -> dict[str, Estimate]:
+    """What baselines are worth on the same texts, and what the detector has over each of them."""
+    found = {}
     for name, scores in baselines.items():
-        high, low = scores[own, number], scores[other, number]
+        high, low = scores[own], scores[other]
         found[f"auroc: {name}"] = auroc(high, low)
         found[f"lead: {name}"] = auroc_lead(texts[own], texts[other], high, low)
     return found

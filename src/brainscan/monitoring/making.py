@@ -32,7 +32,7 @@ from brainscan.monitoring.rules import (
     Case,
     fit_rules,
     judge_rule,
-    lead,
+    leads,
     ordering,
     plain_scores,
     turn_scores,
@@ -118,8 +118,7 @@ def with_rule(
     for rule in rules:
         figures[rule.statistic] = judge_rule(detectors, rule, cases, concepts)
     best = rules[0]
-    leads = {f"lead: {one.statistic}": lead(detectors, best, one, cases) for one in rules[1:]}
-    figures[best.statistic] = {**figures[best.statistic], **leads}
+    figures[best.statistic] = {**figures[best.statistic], **leads(detectors, rules, cases)}
     plain = plain_scores(detectors, cases, concepts)
     figures |= {name: ordering(scores, cases) for name, scores in plain.items()}
     figures["evasion"] = _missed(lm, detectors, concepts, best)

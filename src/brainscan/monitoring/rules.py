@@ -146,21 +146,25 @@ def judge_rule(
     return found
 
 
-def lead(detectors: Detectors, rule: JumpRule, other: JumpRule, cases: Sequence[Case]) -> Estimate:
-    """How many more of the jumps one rule catches than another, in pairs, over texts.
+def leads(
+    detectors: Detectors, rules: Sequence[JumpRule], cases: Sequence[Case]
+) -> dict[str, Estimate]:
+    """How many more of the jumps the first rule catches than each other, in pairs, over texts.
 
     Args:
         detectors: the detectors.
-        rule: the rule.
-        other: the other.
+        rules: the rules.
         cases: the dialogues.
     """
     jumps = [case for case in cases if case.dialogue.jumps]
-    first, second = (
-        [_outcome(detectors, one, case).at is not None for case in jumps] for one in (rule, other)
-    )
     texts = [case.dialogue.text for case in jumps]
-    return stats.clustered_change(first, second, texts).difference
+    first, *others = (
+        [_outcome(detectors, rule, case).at is not None for case in jumps] for rule in rules
+    )
+    return {
+        f"lead: {rule.statistic}": stats.clustered_change(first, other, texts).difference
+        for rule, other in zip(rules[1:], others, strict=True)
+    }
 
 
 class _Outcome(NamedTuple):

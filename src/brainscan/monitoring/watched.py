@@ -200,14 +200,16 @@ def watch_answer(
     text = lm.decode(written) if stopped else made.text
     roles = [TEMPLATE if token in special else ASSISTANT for token in written]
     whole = MarkedTokens([*marked.tokens, *written], [*marked.roles, *roles], [], [])
-    n = len(whole.tokens)
-    z = np.full((n, len(detectors.each)), np.nan, np.float32)
-    jumps = [math.nan] * n
+    return _watched(lm, detectors, whole, *_seen(watch, len(whole.tokens)), text)
+
+
+def _seen(watch: Watch, n: int) -> tuple[NDArray[np.float32], Traced]:
+    """What a watch knows of the first tokens; of one that was not read there are no numbers."""
     read = min(n, len(watch.scores))
+    z = np.full((n, len(watch.scores[0])), np.nan, np.float32)
     z[:read] = np.stack(watch.scores[:read])
-    jumps[:read] = watch.jumps[:read]
-    alarms = [alarm for alarm in watch.alarms if alarm.token < n]
-    return _watched(lm, detectors, whole, z, Traced(jumps, alarms), text)
+    jumps = [*watch.jumps[:read], *[math.nan] * (n - read)]
+    return z, Traced(jumps, [alarm for alarm in watch.alarms if alarm.token < n])
 
 
 def _watched(
