@@ -174,7 +174,8 @@ def beats(
     difference, chance = change
     told = f"harmful {features.harmful} against {simpler.harmful}; difference {difference}"
     if SUPPORTED not in (prevented.status, simpler_prevented.status):
-        return Verdict(claim, INCONCLUSIVE, f"neither takes the harm away: {told}")
+        reason = f"neither is shown to take half of the harm away: {told}"
+        return Verdict(claim, INCONCLUSIVE, reason)
     better = chance < ALPHA and difference.value > 0
     if better and prevented.status == SUPPORTED:
         return Verdict(claim, SUPPORTED, told)
