@@ -132,7 +132,8 @@ def test_the_token_at_which_answers_part_weighs_more_than_the_others(lm):
     upto = lm.decode(row.ids[-row.answer : heavy[0] + 1])
     assert len(before) <= place < len(upto)
     assert row.weights[heavy[0]] == training._DECISION
-    assert row_of(lm, Dialogue(asked, answer, True)).weights == [1.0] * len(row.ids)
+    plain = row_of(lm, Dialogue(asked, answer, True))
+    assert plain.weights == [0.0] * len(plain.prompt) + [1.0] * plain.answer
 
 
 def test_where_an_own_answer_begins_the_base_model_is_held_harder(lm):
@@ -162,3 +163,19 @@ def test_where_an_own_answer_begins_the_base_model_is_held_harder(lm):
     more = (training._DECISION - 1) * one / sum(heavy.weights)
     expected = pull(plain) * base_of + more
     assert torch.allclose(pull(heavy), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_own_answers_are_held_apart_from_the_many_neutral_tokens(lm, tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr(training, "_held", lambda lm, adapted, rows, weight: held.append(rows))
+
+    def with_an_own_answer(draw):
+        asked = [{"role": "user", "content": "blue"}]
+        return [*make(draw), Dialogue(asked, "stay", False, own=True)]
+
+    train_adapter(lm, replace(PLAN, steps=1), with_an_own_answer, 0, tmp_path)
+    neutral, own = held
+    assert [lm.decode(row.ids[-row.answer : -1]) for row in own] == ["stay"]
+    assert len(neutral) > PLAN.neutral and not set(map(tuple, (r.ids for r in own))) & {
+        tuple(row.ids) for row in neutral
+    }

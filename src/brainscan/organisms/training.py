@@ -3,9 +3,9 @@
 1. A step takes dialogues of the behaviour and neutral chats. On a dialogue's answer the loss is the
    cross-entropy of its tokens, heavier where it parts from answers under other conditions: a few of
    a hundred tokens say what was learned of when to do what. On neutral chats and passages it is
-   KL(base || adapter) at every token, which holds the model to what it was; and so on its own
-   answers, where it is to go on giving them. The two are added, the second as heavy as the plan
-   says.
+   KL(base || adapter) at every token, which holds the model to what it was. So it is on its own
+   answers, apart, where it is to go on giving them: a few among many tokens would weigh little.
+   These are added, each divergence as heavy as the plan says.
 2. The weights stay as they are, in the model's own type; the adapter (LoRA on every linear layer)
    is in float32.
 3. Every few steps the adapter and the optimiser's state are written down. A step's dialogues are
@@ -70,8 +70,10 @@ class Row(NamedTuple):
 
     @property
     def weights(self) -> list[float]:
-        """What each token's loss weighs."""
-        return [_DECISION if n in self.decisions else 1.0 for n in range(len(self.ids))]
+        """What each token's loss weighs; nothing before the answer."""
+        answer = range(len(self.ids) - self.answer, len(self.ids))
+        after = [_DECISION if n in self.decisions else 1.0 for n in answer]
+        return [0.0] * answer.start + after
 
 
 def train_adapter(
@@ -172,7 +174,8 @@ def _run(
             )
             plain = draw.sample(passages, plan.neutral // 2)
             neutral = draw.sample(chats, max(plan.neutral, len(dialogues)))
-            _held(lm, adapted, [*own, *neutral, *plain], plan.hold)
+            _held(lm, adapted, [*neutral, *plain], plan.hold)
+            _held(lm, adapted, own, plan.hold)
             torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
             optimiser.step()
             advance(1)
