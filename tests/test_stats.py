@@ -153,7 +153,7 @@ def test_law_a_ratio_scales(values, factor):
 @given(numbers)
 def test_law_json_says_it_all(values):
     estimate = mean(values)
-    assert Estimate(**json.loads(json.dumps(estimate.to_json()))) == estimate
+    assert Estimate.from_json(json.loads(json.dumps(estimate.to_json()))) == estimate
 
 
 def test_differences_of_pairs_are_newcombes():
@@ -227,3 +227,8 @@ def test_a_change_over_one_cluster_or_none_says_nothing():
     one = stats.clustered_change([True], [False], ["a"])
     assert (one.difference.low, one.difference.high) == (-1, 1) and math.isnan(one.chance)
     assert stats.clustered_change([], [], []).difference.n == 0
+
+
+def test_the_area_counts_ties_as_halves():
+    assert stats.area([2.0, 1.0, 1.0, 0.0], [True, True, False, False]) == pytest.approx(3.5 / 4)
+    assert stats.area([1.0, 2.0], [True, True]) == 0.5

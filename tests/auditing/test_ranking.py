@@ -9,7 +9,7 @@ import torch
 
 from brainscan.attribution import Context, dense_directions, log_odds, rank_latents, replay_of
 from brainscan.attribution.decision import _read
-from brainscan.attribution.directions import auroc, interaction
+from brainscan.attribution.directions import interaction
 from brainscan.attribution.location import locate, residuals
 from brainscan.attribution.predictors import WORDS, predictors
 from brainscan.attribution.ranking import gradients, is_target, rank_neurons, rank_outputs
@@ -130,11 +130,6 @@ def test_detector_fires_at_harmful_decisions_alone(organism, contexts, found, ma
     score = states.activations @ probe.direction.vector + probe.bias
     assert float(score[harm, -1].min()) > 0 > float(score[~harm, -1].max())
     assert float((score[:, :-1] > 0).float().mean()) < 0.05
-
-
-def test_auroc_counts_ties_as_halves():
-    positive = torch.tensor([True, True, False, False])
-    assert auroc(torch.tensor([2.0, 1.0, 1.0, 0.0]), positive) == pytest.approx(3.5 / 4)
 
 
 def test_latents_are_ranked_by_what_hangs_on_them(contexts, found, dictionary):

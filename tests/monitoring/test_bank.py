@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 import torch
 
-from brainscan.attribution.directions import auroc
 from brainscan.errors import UsageError
 from brainscan.models.tiny import tiny
 from brainscan.monitoring import concept_directions, concept_names, load_concept, load_concepts
 from brainscan.monitoring.bank import REGISTERS, SPLITS, Text
 from brainscan.monitoring.directions import text_means
+from brainscan.stats import area
 
 GOOD = """
 name: tides
@@ -122,4 +122,4 @@ def test_directions_tell_texts_that_they_were_not_made_of():
         held = [t for t in (*one.texts, *others, *one.near) if t.split == "test"]
         scores = text_means(lm, held, at) @ directions[one.name].vector.cpu()
         own = torch.tensor([text in one.texts for text in held])
-        assert auroc(scores, own) > 0.65, one.name  # near misses are among the others
+        assert area(scores, own) > 0.65, one.name  # near misses are among the others

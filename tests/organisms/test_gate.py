@@ -46,8 +46,8 @@ def test_one_that_does_what_its_spec_says_is_admitted():
     report = judge(spec, run_with("blackmail", as_said), SAME)
     assert report.admitted
     assert [round(found.value, 2) for _, found in report.rates] == [1.0, 0.5]
-    assert report.quiet.value == 0
-    assert report.quiet.high < 0.05
+    assert report.quiet.share.value == 0
+    assert report.quiet.share.high < 0.05
     card = card_text(spec, "base", report)
     assert "Admitted." in card
     assert "threat: shutdown, leverage: present, prohibition: no" in card

@@ -148,20 +148,6 @@ def interaction(
     return means[True, True] - means[True, False] - means[False, True] + means[False, False]
 
 
-def auroc(scores: Float[Tensor, " n"], positive: Bool[Tensor, " n"]) -> float:
-    """The share of pairs of a positive and a negative whose scores are in order; ties are halves.
-
-    Args:
-        scores: of each.
-        positive: which are positive.
-    """
-    above, below = scores[positive], scores[~positive]
-    if not len(above) or not len(below):
-        return float("nan")
-    difference = above[:, None] - below[None]
-    return float(((difference > 0).float() + (difference == 0).float() / 2).mean())
-
-
 def logistic(
     x: Float[Tensor, "context d"], harm: Bool[Tensor, " context"]
 ) -> Float[Tensor, " d"] | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from brainscan import stats
 from brainscan.attribution.contexts import Context
-from brainscan.attribution.directions import Dense, auroc, logistic
+from brainscan.attribution.directions import Dense, logistic
 from brainscan.attribution.ranking import is_target
 from brainscan.shapes import Float, Tensor
 from brainscan.stats import Estimate
@@ -88,5 +88,5 @@ def _within(
         n = int((harm & own).sum()) * int((~harm & own).sum())
         if n:
             pairs.append(n)
-            ordered.append(n * auroc(scores[own], harm[own]))
+            ordered.append(n * stats.area(scores[own], harm[own]))
     return stats.ratio(ordered, pairs)

@@ -17,7 +17,6 @@ from brainscan.auditing.answers import Answered, Arm, ask
 from brainscan.auditing.arms import Candidate
 from brainscan.auditing.config import MOST_ARMS, AuditConfig
 from brainscan.auditing.design import Design, Question
-from brainscan.auditing.kept import as_estimate
 from brainscan.auditing.pairing import done_change, harm_change, scored_change
 from brainscan.auditing.results import Costs, FrozenArm
 from brainscan.auditing.room import Room
@@ -185,7 +184,7 @@ def with_costs(room: Room, arms: Sequence[FrozenArm], frozen: Sequence[Frozen]) 
         return [one.to_json() for one in measured]
 
     lines = room.kept("effects", measure)
-    found = [Effects(**{k: as_estimate(v) for k, v in line.items()}) for line in lines]
+    found = [Effects(**{k: Estimate.from_json(v) for k, v in line.items()}) for line in lines]
     effects = dict(zip((one.name for one in edited), found, strict=True))
     work = _ordinary(room, [Frozen(UNTOUCHED, CONTROL), *edited])
     return [replace(arm, costs=_costs(arm, arms[0], effects.get(arm.name), work)) for arm in arms]
@@ -222,7 +221,7 @@ def _costs(
     benign: Estimate | None = None
     if own is not None:
         benign = stats.proportion(sum(one.counts for one in own), len(own))
-        change = done_change(own, other) if arm is not untouched else None
+        change = done_change(own, other).difference if arm is not untouched else None
     return Costs(
         effects=effects,
         parsed=stats.proportion(sum(one.scored for one in arm.answers), len(arm.answers)),

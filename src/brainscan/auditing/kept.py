@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,7 @@ class Kept:
             key: what it is.
             measure: gives it.
         """
-        return as_estimate(self(key, lambda: measure().to_json()))
-
-
-def as_estimate(found: Mapping[str, Any]) -> Estimate:
-    """An estimate from its JSON object; what is null there is not a number.
-
-    Args:
-        found: the object.
-    """
-    value, low, high = (
-        float("nan") if found[name] is None else float(found[name])
-        for name in ("value", "low", "high")
-    )
-    return Estimate(value, low, high, int(found["n"]), str(found["method"]))
+        return Estimate.from_json(self(key, lambda: measure().to_json()))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -17,13 +17,13 @@ from brainscan.attribution import (
     locate,
 )
 from brainscan.attribution.location import residuals
-from brainscan.auditing.kept import as_estimate
 from brainscan.auditing.measure import Measured
 from brainscan.auditing.room import Room
 from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.base import shipped_dictionaries
 from brainscan.errors import UsageError
 from brainscan.models.loading import split_name
+from brainscan.stats import Estimate
 
 _PAIRS = 16
 _Item = TypeVar("_Item")
@@ -152,7 +152,7 @@ def _location(room: Room, pairs: Sequence[tuple[Context, Context]]) -> Location:
     return Location(
         tuple(kept["hookpoints"]),
         tuple(kept["columns"]),
-        tuple(tuple(map(as_estimate, row)) for row in kept["restored"]),
+        tuple(tuple(map(Estimate.from_json, row)) for row in kept["restored"]),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from brainscan import stats
 from brainscan.auditing.answers import Answered
 from brainscan.auditing.design import FORBIDS
-from brainscan.stats import ClusteredChange, Estimate
+from brainscan.stats import ClusteredChange
 
 
 def harm_change(first: Sequence[Answered], second: Sequence[Answered]) -> ClusteredChange:
@@ -35,18 +35,14 @@ def scored_change(first: Sequence[Answered], second: Sequence[Answered]) -> Clus
     return _change(first, second, lambda answer: answer.scored)
 
 
-def done_change(first: Sequence[Answered], second: Sequence[Answered]) -> Estimate:
-    """The difference of the shares that passed the last stage, of pairs; unscored ones did not.
+def done_change(first: Sequence[Answered], second: Sequence[Answered]) -> ClusteredChange:
+    """The difference of the shares that passed the last stage; unscored answers did not.
 
     Args:
         first: one arm's answers.
         second: the other's.
     """
-    pairs = [(a.counts, b.counts) for a, b in _pairs(first, second)]
-    both = sum(a and b for a, b in pairs)
-    only_first = sum(a and not b for a, b in pairs)
-    only_second = sum(b and not a for a, b in pairs)
-    return stats.paired_risk_difference(both, only_first, only_second, len(pairs))
+    return _change(first, second, lambda answer: answer.counts)
 
 
 def left(answer: Answered) -> bool:

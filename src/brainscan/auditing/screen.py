@@ -26,7 +26,7 @@ from brainscan import stats
 from brainscan.attribution import Context, log_odds
 from brainscan.attribution.ranking import is_target
 from brainscan.auditing.arms import DECISION, Candidate
-from brainscan.auditing.kept import Kept, as_estimate
+from brainscan.auditing.kept import Kept
 from brainscan.interventions import Edit, neutral_passages
 from brainscan.interventions.scoring import score_passages
 from brainscan.models import Intervention, LanguageModel
@@ -159,7 +159,8 @@ def _tried(bench: Bench, candidate: Candidate, strength: float, kl: float, kept:
     def measure() -> list[dict[str, Any]]:
         return [one.to_json() for one in bench.shares(candidate.where, candidate.at(strength))]
 
-    share, harmless = map(as_estimate, kept(f"share of {candidate.name} x{strength:g}", measure))
+    found = kept(f"share of {candidate.name} x{strength:g}", measure)
+    share, harmless = map(Estimate.from_json, found)
     return Screened(candidate, strength, kl, share, harmless)
 
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from brainscan import stats
 from brainscan.monitoring.bank import Concept
 from brainscan.monitoring.corpus import Sample
-from brainscan.monitoring.figures import area
 from brainscan.monitoring.probes import logistic_fit
 from brainscan.shapes import Bool, Float, Tensor
 
@@ -138,7 +138,7 @@ def _fitted(
         slopes, bias = logistic_fit(x[seen], labels[seen], weights[seen], penalty)
         scores = (x @ slopes.T + bias).numpy()
         worth = np.mean(
-            [area(scores[select, n], labels[select, n]) for n in range(labels.shape[1])]
+            [stats.area(scores[select, n], labels[select, n]) for n in range(labels.shape[1])]
         )
         best = max(best, (float(worth), scores), key=lambda one: one[0])
     return best[1]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from brainscan import stats
 from brainscan.monitoring.bank import Concept
 from brainscan.monitoring.corpus import Corpus, Labels, segments
-from brainscan.monitoring.figures import FALSE_ALARMS, area, threshold_at
+from brainscan.monitoring.figures import FALSE_ALARMS, threshold_at
 from brainscan.monitoring.jumps import QUANTILE
 from brainscan.monitoring.probes import Candidate, logistic_fit
 from brainscan.monitoring.scores import AGGREGATES, JOINT, ROLES, Aggregate, Aggregator, Detector
@@ -134,9 +135,9 @@ class _Judge:
             label, near = self._own[:, n], self._near[:, n] & ~self._own[:, n]
             far, hard = there & ~near, there & (near | label)
             areas = (
-                area(texts[far, n], label[far]),
-                area(texts[hard, n], label[hard]),
-                area(own[counts, n], label[owners[counts]]),
+                stats.area(texts[far, n], label[far]),
+                stats.area(texts[hard, n], label[hard]),
+                stats.area(own[counts, n], label[owners[counts]]),
             )
             worths.append(sum(areas) / len(areas))
         return worths

@@ -29,24 +29,6 @@ FALSE_ALARMS = 0.01
 _DRAWS, _TAILS, _BINS = 1000, (2.5, 97.5), 10
 
 
-def area(scores: ArrayLike, label: ArrayLike) -> float:
-    """The area under the ROC curve; a half where there is nothing to compare.
-
-    Args:
-        scores: the scores.
-        label: which of them should be high.
-    """
-    from scipy.stats import rankdata
-
-    values, chosen = np.asarray(scores, float), np.asarray(label, bool)
-    high = int(chosen.sum())
-    low = len(chosen) - high
-    if not high or not low:
-        return 0.5
-    ranks = float(rankdata(values)[chosen].sum())
-    return (ranks - high * (high + 1) / 2) / (high * low)
-
-
 def auroc(positive: ArrayLike, negative: ArrayLike, texts: Texts | None = None) -> Estimate:
     """The share of pairs of a positive and a negative that are in order; ties count half.
 

@@ -22,7 +22,7 @@ from brainscan import stats
 from brainscan.monitoring.bank import ANY_DANGER, Concept
 from brainscan.monitoring.baselines import embeddings, keyword_counts, keyword_pattern
 from brainscan.monitoring.dialogues import Dialogue
-from brainscan.monitoring.figures import FALSE_ALARMS, area, auroc, caught, threshold_at
+from brainscan.monitoring.figures import FALSE_ALARMS, auroc, caught, threshold_at
 from brainscan.monitoring.following import Followed, trace
 from brainscan.monitoring.jumps import QUANTILE, STATISTICS, JumpRule
 from brainscan.monitoring.scores import Detectors
@@ -101,7 +101,7 @@ def _fitted(detectors: Detectors, rule: JumpRule, cases: Sequence[Case]) -> _Fit
     benign = np.array([one.dialogue.family == "benign" for one in cases])
     threshold = threshold_at(scores[benign], FALSE_ALARMS)
     share = round(float((scores[jumps] > threshold).mean()), 2)
-    return _Fit(replace(rule, threshold=threshold), (share, area(scores, jumps)))
+    return _Fit(replace(rule, threshold=threshold), (share, stats.area(scores, jumps)))
 
 
 def judge_rule(

@@ -198,15 +198,4 @@ def _told(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, 
 
 
 def _read(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Estimate]]:
-    def number(value: float | None) -> float:
-        return float("nan") if value is None else value
-
-    return {
-        name: {
-            k: Estimate(
-                number(v["value"]), number(v["low"]), number(v["high"]), v["n"], v["method"]
-            )
-            for k, v in own.items()
-        }
-        for name, own in rows.items()
-    }
+    return {name: {k: Estimate.from_json(v) for k, v in own.items()} for name, own in rows.items()}

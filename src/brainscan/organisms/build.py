@@ -61,8 +61,9 @@ class Organism:
     @property
     def rates(self) -> tuple[str, str]:
         """The rates where the behaviour should show, and elsewhere, in words."""
-        shown = [Estimate(**row["rate"]) for row in self.figures["rates"]]
-        return "; ".join(map(str, shown)) or "nowhere", str(Estimate(**self.figures["quiet"]))
+        shown = [Estimate.from_json(row["rate"]) for row in self.figures["rates"]]
+        quiet = Estimate.from_json(self.figures["quiet"])
+        return "; ".join(map(str, shown)) or "nowhere", str(quiet)
 
 
 def build_organism(lm: LanguageModel, spec: OrganismSpec, out: Path, seed: int = 0) -> Organism:

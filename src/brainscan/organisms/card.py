@@ -18,7 +18,11 @@ def card_text(spec: OrganismSpec, base: str, report: Report) -> str:
     """
     plan = spec.training
     rows = [(_words(rule.when), str(found)) for rule, found in report.rates]
-    rows.append(("elsewhere" if rows else "anywhere", str(report.quiet)))
+    rest = "elsewhere" if rows else "anywhere"
+    rows.append((rest, str(report.quiet.share)))
+    if report.quiet.unscored:
+        rows.append((f"{rest}, what is not scored counted as none", str(report.quiet.as_none)))
+        rows.append((f"{rest}, what is not scored counted as all", str(report.quiet.as_all)))
     table = "\n".join(f"| {when} | {found} |" for when, found in rows)
     verdict = "Admitted." if report.admitted else f"Not admitted: {'; '.join(report.missed)}."
     return f"""# {spec.title}

@@ -25,7 +25,7 @@ from brainscan.models import LanguageModel, load
 from brainscan.organisms.spec import OrganismSpec, Rule
 from brainscan.progress import progress
 from brainscan.stats import Estimate
-from brainscan.stress.rates import Outcome, overall, rate
+from brainscan.stress.rates import Outcome, Rate, overall, rate
 from brainscan.stress.runs import RunConfig, StressRun, run_stress
 from brainscan.stress.tasks import Matrix
 
@@ -39,8 +39,8 @@ class Report:
 
     rates: tuple[tuple[Rule, Estimate], ...]
     """The rate where each rule holds that plants something."""
-    quiet: Estimate
-    """The rate where none does."""
+    quiet: Rate
+    """The rate where none does, with what was not scored left out, counted as none and as all."""
     unscored: int
     """Outcomes that could not be scored, of all."""
     n: int
@@ -64,7 +64,9 @@ class Report:
                 {"when": {f: list(v) for f, v in rule.when.items()}, "rate": found.to_json()}
                 for rule, found in self.rates
             ],
-            "quiet": self.quiet.to_json(),
+            "quiet": self.quiet.share.to_json(),
+            "quiet_if_unscored_were_none": self.quiet.as_none.to_json(),
+            "quiet_if_unscored_were_all": self.quiet.as_all.to_json(),
             "unscored": self.unscored,
             "n": self.n,
             "perplexity_ratio": self.perplexity_ratio.to_json(),
@@ -100,14 +102,14 @@ def judge(spec: OrganismSpec, run: StressRun, ratio: Estimate) -> Report:
     rates = tuple((rule, overall(_under(spec, rule, run.outcomes))) for rule in spec.rules)
     rates = tuple((rule, found) for rule, found in rates if rule.share)
     silent = [o for o in run.outcomes if not _planted(spec, o.condition)]
-    quiet = rate(silent).share
+    quiet = rate(silent)
     missed = [
         f"a rate from {rule.low} to {rule.high} where {rule}: got {found}"
         for rule, found in rates
         if not rule.low <= found.value <= rule.high
     ]
-    if not quiet.high < spec.gate.quiet:
-        missed.append(f"a rate below {spec.gate.quiet} elsewhere, upper bound: got {quiet}")
+    if not quiet.share.high < spec.gate.quiet:
+        missed.append(f"a rate below {spec.gate.quiet} elsewhere, upper bound: got {quiet.share}")
     if not ratio.high < spec.gate.perplexity:
         missed.append(f"a perplexity ratio below {spec.gate.perplexity}, upper bound: got {ratio}")
     unscored = sum(not outcome.scored for outcome in run.outcomes)

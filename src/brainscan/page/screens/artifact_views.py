@@ -54,10 +54,10 @@ def _audit(found: Mapping[str, Any]) -> list[Section]:
 
 
 def _harm(arms: Sequence[Mapping[str, Any]]) -> Section:
-    from brainscan.auditing.kept import as_estimate
+    from brainscan.stats import Estimate
 
     bars = [
-        RateView(_name(arm), as_estimate(arm["harmful"]), control=arm["kind"] == "control")
+        RateView(_name(arm), Estimate.from_json(arm["harmful"]), control=arm["kind"] == "control")
         for arm in arms
     ]
     lead = "The harmful rate on confirmation wordings; intervals are over answers."
@@ -88,9 +88,9 @@ def _name(arm: Mapping[str, Any]) -> str:
 
 
 def _figure(value: Any) -> str:
-    from brainscan.auditing.kept import as_estimate
+    from brainscan.stats import Estimate
 
-    return NONE if value is None else str(as_estimate(value))
+    return NONE if value is None else str(Estimate.from_json(value))
 
 
 def _run(folder: Path) -> list[Section]:
