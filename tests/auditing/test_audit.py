@@ -222,9 +222,30 @@ def test_artifact_holds_page_and_figures(audited):
     found = json.loads((out / FIGURES).read_text())
     assert found["verdicts"] == [one.to_json() for one in report.verdicts]
     assert {"arms", "null", "features", "unexplained", "decision"} <= found.keys()
+    assert found["null"].keys() >= {"n", "rank", "p"} and len(found["rules"]) > 4
+    assert all(arm["p_holm"] is not None for arm in found["arms"] if arm["change"])
+    for feature in found["features"]:
+        assert feature.keys() >= {"id", "label", "grade", "effect"} and feature["grade"] == "U"
     page = (out / PAGE).read_text()
     assert "Verdicts" in page and "before and after" in page
     assert "default-src" in page
+    assert f"--dictionary {report.facts['dictionary']}" in page
+
+
+def test_features_are_told_with_examples_and_where_they_fire(audited):
+    report, out = audited
+    of_latents = [one for one in report.features if not one.ranked.address.startswith("neurons")]
+    page = (out / PAGE).read_text()
+    for one in of_latents:
+        assert 0 <= one.neutral_rate.value <= 1 and one.neutral_rate.n == CONFIG.cost_passages
+        for example in one.examples:
+            assert example.shares[example.peak] == max(example.shares)
+            assert example.activation <= one.maximum
+        assert one.ranked.address in page
+    if of_latents:
+        assert any(one.examples for one in of_latents)
+        assert "bs-card" in page and 'class="bs-strip"' in page
+        assert any(token.latents for token in report.strip)
 
 
 def test_best_edit_can_be_saved_and_used(audited, organism, tmp_path):
@@ -260,6 +281,7 @@ def test_null_audit_goes_on_with_outcomes_dealt_out(organism, toy_test, dictiona
     assert len(report.behaviour) == 2
     claimed = [one.claim for one in report.verdicts if one.status == "supported"]
     assert not any("mediate" in claim or "better" in claim for claim in claimed)
+    assert not any("does harm where" in claim for claim in claimed)
     assert "A null audit" in (tmp_path / "null" / PAGE).read_text()
 
 

@@ -71,9 +71,9 @@ def test_forbidding_changes_nothing_else(design):
 def test_few_prompts_are_spread_over_units_and_more_are_epochs(design):
     few = design.questions("confirmation", TARGET, 5)
     assert len({one.asked.unit for one in few}) == 5
-    many = design.questions("confirmation", TARGET, 200)
+    many = design.questions("confirmation", TARGET, 500)
     assert {one.epoch for one in many} == {1, 2, 3}
-    assert len({one.seed for one in many}) == 200
+    assert len({one.seed for one in many}) == 500
 
 
 def test_target_and_its_twins():

@@ -9,7 +9,7 @@ import brainscan as bs
 from brainscan.auditing.edit_test import EditTest
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import UsageError
-from brainscan.interventions import Ablate, AblateSet, Add, Direction
+from brainscan.interventions import Ablate, AblateSet, Add, Direction, Probe, Where
 from brainscan.stress.base import Asked
 
 HOOKPOINT = "resid_post.2"
@@ -81,3 +81,11 @@ def test_a_metric_that_changes_its_items_is_refused(organism, dictionary):
     edit = Ablate(f"{HOOKPOINT}/1")
     with pytest.raises(UsageError, match="3 items each time"):
         outcome(organism, edit, lambda lm: [0.0] * next(lengths), dictionary)
+
+
+def test_an_edit_that_touches_no_passage_has_no_null(organism, harm, dictionary):
+    """Controls that are matched to nothing do nothing, and would make any edit look good."""
+    along = Direction(HOOKPOINT, torch.ones(organism.d_model))
+    edit = Add(along, 3.0, positions=Where(Probe(along, 0.0), 1e9))
+    with pytest.raises(UsageError, match="changes some token"):
+        outcome(organism, edit, harm, dictionary)

@@ -174,7 +174,20 @@ def test_sets_are_tried_at_two_places(contexts, found, dictionary, material):
     assert edit.strength == 0.5 and not edit.acts_on_prompt
 
 
-def test_random_sets_match_in_size_and_change_of_norm(contexts, found, dictionary, material):
+def test_sets_may_be_ablated_and_so_are_the_random_ones_beside_them(
+    contexts, found, dictionary, material
+):
+    ranked = rank_latents(found, contexts, TARGET, dictionary)
+    arms = feature_sets(material, ranked, dictionary, GENERAL, SIZES, ablated=True)
+    ablated = [one for one in arms if one.ablated]
+    assert len(ablated) == len(arms) / 2
+    assert len({one.name for one in arms}) == len(arms)
+    sets = random_sets(material, ablated[2], dictionary, 3, seed=0)
+    for one in (*ablated, *sets):
+        assert not one.at(1.0)[0].to.any()
+
+
+def test_random_sets_match_in_size_activity_and_norm(contexts, found, dictionary, material):
     ranked = rank_latents(found, contexts, TARGET, dictionary)
     chosen = next(
         one for one in feature_sets(material, ranked, dictionary, GENERAL, SIZES) if one.size == 4
@@ -188,10 +201,16 @@ def test_random_sets_match_in_size_and_change_of_norm(contexts, found, dictionar
         moved = edit.strength * (edit.to - old) @ dictionary.W_dec[indices]
         return float(moved.norm(dim=-1).mean())
 
+    activity = dictionary.dense(dictionary.encode(found.x)).abs().mean(0)
+
+    def activities(candidate):
+        return activity[[Address.parse(name).index for name in candidate.features]]
+
     sets = random_sets(material, chosen, dictionary, 20, seed=0)
     own = set(chosen.features)
     for one in sets:
         assert one.size == 4 and not own & set(one.features)
+        assert (activities(one) > 0).all()
         assert change(one) == pytest.approx(change(chosen), rel=1e-3)
     assert len({frozenset(one.features) for one in sets}) == len(sets) == 20
     assert all(one.at(1.0)[0].strength <= 3.0 for one in sets)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from brainscan.auditing.answers import Answered
+from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import BASE
 from brainscan.auditing.design import Question
 from brainscan.auditing.findings import Behaviour, Elsewhere, Explained, Null
@@ -15,6 +16,7 @@ from brainscan.auditing.report_arms import _kl
 from brainscan.auditing.results import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, Costs, FrozenArm
 from brainscan.auditing.verdicts import (
     beats,
+    behaves,
     carries,
     costs_nothing,
     equivalent,
@@ -23,7 +25,7 @@ from brainscan.auditing.verdicts import (
     spares,
 )
 from brainscan.interventions import Effects
-from brainscan.stats import ClusteredChange, Estimate
+from brainscan.stats import ClusteredChange, Estimate, proportion
 from brainscan.stress.base import Asked
 
 
@@ -47,7 +49,7 @@ def arm(harmful, n=50, *, change=None, adjusted=1.0, unscored=0, name="an arm"):
 
 UNTOUCHED = arm(45, name="untouched")
 WORKS = arm(2, change=estimate(0.86, 0.7, 0.95), adjusted=1e-6)
-NULL = Null("set", 0.9, (0.1,) * 99)
+NULL = Null("set", 0.9, (0.1,) * 199)
 MOST = estimate(0.8, 0.7, 0.9)
 
 
@@ -68,8 +70,19 @@ def test_unknown_contrast_is_no_behaviour():
     assert no_behaviour([behaviour(math.nan)]).status == NOT_SUPPORTED
 
 
+def test_harm_that_is_no_more_in_its_cell_than_elsewhere_is_not_its_cells():
+    """As in a null audit, where conditions' names say nothing."""
+    assert behaves(behaviour(0.2), UNTOUCHED).status == SUPPORTED
+    assert behaves(behaviour(-0.1), UNTOUCHED).status == INCONCLUSIVE
+
+
+def test_a_thorough_audit_can_tell_a_tenth_from_more_than_fifteen_in_a_hundred():
+    n = AuditConfig().confirmation
+    assert proportion(n // 10, n).high < 0.15
+
+
 def explained(share):
-    return Explained("d", share, share, share, share, 0.9, share)
+    return Explained("d", share, share, share, share, cosine=0.9, fvu=share)
 
 
 def works():
@@ -106,8 +119,8 @@ def test_a_rise_does_not_prevent():
 
 def test_features_carry_only_where_random_sets_do_not():
     assert carries(works(), NULL, None, explained(MOST)).status == SUPPORTED
-    common = Null("set", 0.1, (0.2,) * 50 + (0.0,) * 49)
-    assert common.rank == 51 and common.p == 0.51
+    common = Null("set", 0.1, (0.2,) * 100 + (0.0,) * 99)
+    assert common.rank == 101 and common.p == 0.505
     assert carries(works(), common, None, explained(MOST)).status == NOT_SUPPORTED
 
 
@@ -129,13 +142,16 @@ def test_what_is_not_known_is_inconclusive():
     few = Null("set", 0.9, (0.1,) * 9)
     assert carries(works(), None, None, explained(MOST)).status == INCONCLUSIVE
     assert carries(works(), few, None, explained(MOST)).status == INCONCLUSIVE
+    fewer = Null("set", 0.9, (0.1,) * 198)
+    assert fewer.p < 0.01
+    assert carries(works(), fewer, None, explained(MOST)).status == INCONCLUSIVE
     assert carries(works(), NULL, None, None).status == INCONCLUSIVE
     assert carries(unknown, NULL, None, explained(MOST)).status == INCONCLUSIVE
 
 
 def compared(features, simpler, change, chance):
     both = [prevents(one, UNTOUCHED, "It") for one in (features, simpler)]
-    return beats(features, simpler, ClusteredChange(change, chance), *both)
+    return beats(features, simpler, ClusteredChange(change, chance), *both, "one direction")
 
 
 def test_features_must_do_better_than_a_direction():

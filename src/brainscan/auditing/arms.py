@@ -2,7 +2,8 @@
 
 An arm moves some coordinates of a hookpoint's activation from where they are towards their mean
 over harmless contexts (`AblateSet`): a set of latents or neurons, or the component along a
-direction. At a strength of 1 they have that mean; -1 is the same change the other way round.
+direction. At a strength of 1 they have that mean; -1 is the same change the other way round. Sets
+of features may be ablated instead: they go to zero.
 
 Each is tried at two places: at every token of the answer, and only where a detector of the decision
 fires. The detector (`attribution.detector`) is the same for all arms of a hookpoint, so that what
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -60,6 +61,8 @@ class Candidate:
     """What it does at a strength."""
     features: tuple[str, ...] = ()
     """The features that it edits, if it is a set of such."""
+    ablated: bool = False
+    """Whether these go to zero."""
 
     def edits(self, strength: float) -> tuple[Edit, ...]:
         """Its edits at a strength; moving a dictionary's error is none, and cannot be saved.
@@ -102,6 +105,7 @@ def feature_sets(
     dictionary: Dictionary | None,
     kind: str,
     sizes: Sequence[int],
+    ablated: bool = False,
 ) -> list[Candidate]:
     """Sets of the features that matter most, of each size, at both places.
 
@@ -111,12 +115,17 @@ def feature_sets(
         dictionary: the latents' dictionary; None for neurons.
         kind: what the arms are called.
         sizes: how many features a set has; larger ones than there are features have all.
+        ablated: whether each set comes ablated too.
     """
     found = []
     for size in sorted({min(size, len(ranked)) for size in sizes if ranked}):
         names = tuple(one.address for one in ranked[:size])
         to = torch.tensor([one.harmless for one in ranked[:size]])
-        found += _both(material, f"top {size} {kind}", kind, names, to, dictionary, names)
+        name = f"top {size} {kind}"
+        found += _both(material, name, kind, names, to, dictionary, names)
+        if ablated:
+            sets = _both(material, f"{name}, ablated", kind, names, to * 0, dictionary, names)
+            found += [replace(one, ablated=True) for one in sets]
     return found
 
 
@@ -227,7 +236,7 @@ def random_sets(
         code = dictionary.dense(dictionary.encode(material.x)).float()
     harm = is_target(material.contexts, material.target).to(code.device)
     own = [Address.parse(name).index for name in chosen.features]
-    activity, to = code.abs().mean(0), code[~harm].mean(0)
+    activity, to = code.abs().mean(0), code[~harm].mean(0) * (not chosen.ablated)
 
     def norm(features: Sequence[int]) -> float:
         index = torch.tensor(features, device=code.device)

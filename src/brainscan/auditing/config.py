@@ -43,6 +43,8 @@ class AuditConfig:
     """Whether directions of the bank's concepts of danger are tried too."""
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     """How many features a set has."""
+    ablated: bool = True
+    """Whether sets are tried ablated, too."""
     budgets: tuple[float, ...] = (0.01, 0.03, 0.1)
     """KL on neutral text at which arms are compared, nats per token."""
     passages: int = 24
@@ -87,6 +89,7 @@ QUICK = AuditConfig(
     layers=3,
     prompt=False,
     sizes=(1, 4, 16, 64),
+    ablated=False,
     passages=8,
     cost_passages=40,
     cost_items=60,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from brainscan.attribution import Ranked, decision_contexts
+from brainscan.attribution import decision_contexts
 from brainscan.auditing import verdicts
-from brainscan.auditing.arms import NEURONS, Candidate, feature_sets
+from brainscan.auditing.arms import NEURONS, Candidate
 from brainscan.auditing.confirm import (
     FEATURES,
     FLIPPED,
@@ -18,25 +18,19 @@ from brainscan.auditing.confirm import (
     freeze,
     with_costs,
 )
+from brainscan.auditing.describing import features_of, strip_of
 from brainscan.auditing.elsewhere import elsewhere
 from brainscan.auditing.explain import explain, explain_neurons
-from brainscan.auditing.findings import Explained, FeatureFound, Null
+from brainscan.auditing.findings import Explained, Null
 from brainscan.auditing.locating import Located, pairs_of, spread
 from brainscan.auditing.measure import Measured, answer_of
 from brainscan.auditing.pairing import harm_change
-from brainscan.auditing.results import NOT_SUPPORTED, AuditReport, FrozenArm, Verdict
+from brainscan.auditing.results import AuditReport, FrozenArm, Verdict
 from brainscan.auditing.room import Room
-from brainscan.auditing.screen import Screened
 from brainscan.auditing.trials import bench_of
 from brainscan.auditing.trying import Tried
-from brainscan.dictionaries import Address
-from brainscan.features.label import promotes
-from brainscan.features.outputs import has_outputs, outputs
 from brainscan.models import LanguageModel
 from brainscan.progress import progress
-
-_SHOWN = 12
-_PROMOTED = 5
 
 
 def decide(
@@ -85,7 +79,8 @@ def decide(
         arms=tuple(costed),
         random_arms=tuple(random_arms),
         explained=tuple(_explained(room, located, selection, tried)),
-        features=tuple(_features(room, tried)),
+        features=tuple(features_of(room, tried)),
+        strip=strip_of(room, tried, located.decision, answered[0]),
         outputs=tried.outputs,
     )
     return replace(report, verdicts=tuple(_verdicts(report, tried)))
@@ -93,14 +88,23 @@ def decide(
 
 def _verdicts(report: AuditReport, tried: Tried) -> list[Verdict]:
     by_name = {arm.name: arm for arm in report.arms}
-    untouched, features, simpler = (by_name.get(n) for n in (UNTOUCHED, FEATURES, SIMPLER))
-    assert untouched is not None
+    untouched, features = by_name[UNTOUCHED], by_name.get(FEATURES)
     found = [verdicts.behaves(report.behaviour[-1], untouched)]
-    direct = None
-    if simpler is not None and simpler.candidate is not None:
-        what = f"Moving one direction ({simpler.candidate.name})"
-        found.append(direct := verdicts.prevents(simpler, untouched, what))
-        found.append(verdicts.spares(simpler, "That edit of a direction"))
+    simpler: list[tuple[FrozenArm, Verdict, str]] = []
+    direct = by_name.get(SIMPLER)
+    if direct is not None and direct.candidate is not None:
+        name = f"one direction ({direct.candidate.name})"
+        simpler.append((direct, verdicts.prevents(direct, untouched, f"Moving {name}"), name))
+        what = "That edit of a direction"
+        found += [
+            simpler[0][1],
+            verdicts.costs_nothing(direct, what),
+            verdicts.spares(direct, what),
+        ]
+    if TOLD in by_name:
+        name, told = "telling the model not to", by_name[TOLD]
+        said = verdicts.prevents(told, untouched, name.capitalize())
+        simpler.append((told, said, name))
     if features is not None and features.candidate is not None:
         own = features.candidate
         many = "one feature" if own.size == 1 else f"{own.size} features"
@@ -114,14 +118,11 @@ def _verdicts(report: AuditReport, tried: Tried) -> list[Verdict]:
             verdicts.costs_nothing(features, "That edit of features"),
             verdicts.spares(features, "That edit of features"),
         ]
-        if simpler is not None and direct is not None:
-            change = harm_change(simpler.answers, features.answers)
-            compared = verdicts.beats(features, simpler, change, prevents, direct)
-            place = 0 if compared.status == NOT_SUPPORTED else len(found)
-            found.insert(place, compared)
-    if TOLD in by_name:
-        found.append(verdicts.prevents(by_name[TOLD], untouched, "Telling the model not to"))
-    return found
+        for arm, prevented, name in reversed(simpler):
+            change = harm_change(arm.answers, features.answers)
+            compared = verdicts.beats(features, arm, change, prevents, prevented, name)
+            found.insert(0 if change.difference.value <= 0 else len(found), compared)
+    return [*found, *(said for arm, said, _ in simpler if arm.name == TOLD)]
 
 
 def _null(
@@ -176,36 +177,3 @@ def _explained(room: Room, located: Located, selection: Measured, tried: Tried) 
         hookpoint = tried.trials[NEURONS].material.hookpoint
         found.append(explain_neurons(room.lm, pairs, hookpoint, own))
     return found
-
-
-def _features(room: Room, tried: Tried) -> list[FeatureFound]:
-    """The chosen set's features, with what each does alone."""
-    chosen = tried.features
-    if chosen is None:
-        return []
-    kind = chosen.candidate.kind
-    first = tried.ranked[kind][: min(chosen.candidate.size, _SHOWN)]
-    return [_feature(room, tried, chosen, ranked) for ranked in first]
-
-
-def _feature(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> FeatureFound:
-    kind, where = chosen.candidate.kind, chosen.candidate.where
-    dictionary, trial = tried.dictionaries.get(kind), tried.trials[kind]
-    alone = next(
-        one
-        for one in feature_sets(trial.material, [ranked], dictionary, kind, [1])
-        if one.where == where
-    )
-    key = f"share of {ranked.address} alone, {where} x{chosen.strength:g}"
-    effect = room.kept.estimate(
-        key, lambda: trial.bench.shares(where, alone.at(chosen.strength))[0]
-    )
-    promoted: tuple[str, ...] = ()
-    rate = float("nan")
-    if dictionary is not None:
-        index = Address.parse(ranked.address).index
-        rate = float(dictionary.firing_rate[index])
-        if has_outputs(room.lm, dictionary):
-            best = outputs(room.lm, dictionary, _PROMOTED, [index]).promoted[0].tolist()
-            promoted = tuple(room.lm.token_strings(best))
-    return FeatureFound(ranked, promotes(promoted), "U", effect, rate, promoted)

@@ -24,8 +24,10 @@ from brainscan.auditing.verdicts import ALPHA
 from brainscan.dictionaries import Dictionary
 from brainscan.errors import UsageError
 from brainscan.interventions import (
+    Control,
     Edit,
     Effects,
+    Passage,
     capability_items,
     measure_effects,
     neutral_passages,
@@ -116,7 +118,7 @@ def test_edit(
     controls: int = 39,
     dictionary: Dictionary | None = None,
     seed: int = 0,
-    passages: int = 64,
+    passages: int | Sequence[Passage] = 64,
     items: int = 100,
 ) -> EditTest:
     """Tests whether an edit, and not just any of its size, changes a metric.
@@ -128,14 +130,16 @@ def test_edit(
         controls: how many random controls; at least 20 for a chance below 0.05.
         dictionary: whose latents are edited; the edits' own or the shipped one when left out.
         seed: chooses the random controls.
-        passages: neutral passages that controls are matched and costs measured on.
+        passages: what controls are matched and costs measured on: so many of our neutral
+            passages, or texts of your own for an edit that acts on no neutral one.
         items: capability items.
 
     Raises:
-        UsageError: the metric gives no numbers, or not as many each time.
+        UsageError: the metric gives no numbers, or not as many each time; or the edit changes
+            nothing in the passages, so that no control can be matched to it.
     """
     edits = with_dictionary([edit] if isinstance(edit, Edit) else edit, dictionary)
-    texts = neutral_passages(passages)
+    texts = neutral_passages(passages) if isinstance(passages, int) else passages
     plain = _measured(lm, (), metric)
     edited = _measured(lm, edits, metric, len(plain))
     try:
@@ -147,6 +151,7 @@ def test_edit(
     with progress("random controls", controls) as advance:
         for number in range(controls):
             control = random_latent_control(lm, dictionary, edits, seed + number, passages=texts)
+            _check_matched(control)
             found = _measured(lm, control.edits, metric, len(plain))
             changes.append(fmean(found) - fmean(plain))
             advance(1)
@@ -161,6 +166,16 @@ def test_edit(
 
 
 test_edit.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for one of its own
+
+
+def _check_matched(control: Control) -> None:
+    """Refuses controls that do nothing because the edit does nothing where they were matched."""
+    if not any(one.change.value for one in control.matched):
+        raise UsageError(
+            "an edit that changes some token of the passages, for controls as large",
+            "none is changed",
+            "pass texts that it acts on as passages",
+        )
 
 
 def _measured(

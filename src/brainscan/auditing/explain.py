@@ -6,8 +6,12 @@ At the decision's token, with x the harmful activation, y the twin's, D the dict
     code     x -> x + D(y) - D(x)             what the dictionary says of the difference
     error    x -> x + (y - D(y)) - (x - D(x)) what it does not
     chosen   x -> x + sum over the set of (b_i - a_i) W_dec[i]
+    rest     code without chosen
 
-A layer's neurons have no error: whole is all of them, chosen the set's own.
+That is insertion: a part put in alone. Removal is the whole without a part; for the error that is
+code, so that chosen and rest are what is measured once more.
+
+A layer's neurons have no error: whole is all of them, chosen the set's own, rest the others.
 
 The share of the way from the harmful log-odds to the twin's that each restores. Parts need not add
 up to the whole: what follows is not linear.
@@ -16,6 +20,7 @@ up to the whole: what follows is not linear.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -55,15 +60,16 @@ def explain(
     said = dictionary.decode(code_y) - dictionary.decode(code_x)
     index = [Address.parse(name).index for name in chosen]
     moved = (dictionary.dense(code_y) - dictionary.dense(code_x))[:, index]
-    return Explained(
+    own = moved @ dictionary.W_dec[index].float()
+    found = Explained(
         dictionary=dictionary.name,
         whole=put.restored(y - x),
         code=put.restored(said),
         error=put.restored(y - x - said),
-        chosen=put.restored(moved @ dictionary.W_dec[index].float()) if index else None,
         cosine=float(F.cosine_similarity((y - x).mean(0), said.mean(0), dim=0)),
         fvu=_fvu(dictionary, sample),
     )
+    return put.parts(found, own, said, y - x) if index else found
 
 
 @torch.no_grad()
@@ -86,7 +92,8 @@ def explain_neurons(
     own = torch.zeros_like(change)
     index = [Address.parse(name).index for name in chosen]
     own[:, index] = change[:, index]
-    return Explained(hookpoint, put.restored(change), chosen=put.restored(own) if index else None)
+    found = Explained(hookpoint, put.restored(change))
+    return put.parts(found, own, change, change) if index else found
 
 
 class _Put:
@@ -103,6 +110,16 @@ class _Put:
         self.harmless = twins.activations[:, -1].float()
         self.before = log_odds(self.states.logits, self.contexts)
         self.gap = self.before - log_odds(twins.logits, self.contexts)
+
+    def parts(self, found: Explained, own: Tensor, said: Tensor, whole: Tensor) -> Explained:
+        """What the chosen set and the rest restore alone, and the whole without either."""
+        return replace(
+            found,
+            chosen=self.restored(own),
+            rest=self.restored(said - own),
+            without_chosen=self.restored(whole - own),
+            without_rest=self.restored(whole - said + own),
+        )
 
     def restored(self, change: Tensor) -> Estimate:
         """The share of the way to the twin's log-odds that a change of the activation goes."""

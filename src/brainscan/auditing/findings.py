@@ -9,6 +9,7 @@ from typing import Any
 from brainscan import stats
 from brainscan.attribution import Ranked
 from brainscan.stats import Estimate, finite
+from brainscan.views import ExampleView, ScoredTokenView
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ class Explained:
     """Only what it does not."""
     chosen: Estimate | None = None
     """Only the chosen set's part; None where no set of these was chosen."""
+    rest: Estimate | None = None
+    """Only the other features' part."""
+    without_chosen: Estimate | None = None
+    """All but the chosen set's part."""
+    without_rest: Estimate | None = None
+    """All but the other features' part; all but the error is the code."""
     cosine: float = float("nan")
     """Of the difference with what the dictionary says of it."""
     fvu: Estimate | None = None
@@ -110,6 +117,9 @@ class Explained:
             "code": self.code.to_json() if self.code else None,
             "error": self.error.to_json() if self.error else None,
             "chosen": self.chosen.to_json() if self.chosen else None,
+            "rest": self.rest.to_json() if self.rest else None,
+            "without_chosen": self.without_chosen.to_json() if self.without_chosen else None,
+            "without_rest": self.without_rest.to_json() if self.without_rest else None,
             "cosine": finite(self.cosine),
             "fvu": self.fvu.to_json() if self.fvu else None,
         }
@@ -127,10 +137,16 @@ class FeatureFound:
     """How well that was tested."""
     effect: Estimate
     """How far the decision goes towards harmless if it alone is moved."""
-    firing_rate: float
-    """The share of training text's tokens on which it fires."""
-    promoted: tuple[str, ...] = ()
+    firing_rate: float = float("nan")
+    """The share of training text's tokens on which it fires; not a number for a neuron."""
+    neutral_rate: Estimate | None = None
+    """The share of neutral text's tokens; None for a neuron."""
+    maximum: float = float("nan")
+    """Its largest activation in the discovery transcripts."""
+    promoted: tuple[ScoredTokenView, ...] = ()
     """The output tokens that it promotes most."""
+    examples: tuple[ExampleView, ...] = ()
+    """Where it fires most in the discovery transcripts."""
 
     def to_json(self) -> dict[str, Any]:
         """The feature as a JSON object."""
@@ -144,7 +160,12 @@ class FeatureFound:
             "harmful_mean": self.ranked.harmful,
             "harmless_mean": self.ranked.harmless,
             "firing_rate": finite(self.firing_rate),
-            "promoted": list(self.promoted),
+            "neutral_rate": self.neutral_rate.to_json() if self.neutral_rate else None,
+            "promoted": [token.text for token in self.promoted],
+            "examples": [
+                {"tokens": list(one.tokens), "peak": one.peak, "activation": one.activation}
+                for one in self.examples
+            ],
         }
 
 

@@ -18,6 +18,7 @@ from brainscan.auditing.report_arms import (
     rates_section,
     shown,
 )
+from brainscan.auditing.report_features import features_section
 from brainscan.auditing.results import AuditReport
 from brainscan.auditing.verdicts import RULES
 from brainscan.models import LanguageModel
@@ -40,6 +41,7 @@ from brainscan.views import (
 from brainscan.views.html import Html, number
 
 _SCREENED = 40
+_SHA256 = 64
 _PARTS = 10
 
 
@@ -58,7 +60,7 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
             costs_section(report),
             *([elsewhere_section(report)] if any(arm.elsewhere for arm in report.arms) else []),
             _decision(report),
-            _features(report),
+            features_section(report),
             *_null(report),
             _explained(report),
         ]
@@ -69,7 +71,7 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
     facts = [("model", report.model), ("stress test", report.scenario)]
     if report.hookpoint:
         facts.append(("edits at", report.hookpoint))
-    facts += [(name, value[:12]) for name, value in report.facts.items()]
+    facts += [(k, v[:12] if len(v) == _SHA256 else v) for k, v in report.facts.items()]
     return page(
         f"{'Null audit' if report.config.null else 'Audit'}: {report.scenario}",
         sections,
@@ -176,29 +178,6 @@ def _decision(report: AuditReport) -> Section:
     )
 
 
-def _features(report: AuditReport) -> Section:
-    heads = ("feature", "words (grade)", "alone", "interaction", "harmful", "harmless", "fires on")
-    rows = [
-        (
-            one.ranked.address,
-            f"{one.label or 'no words'} ({one.grade})",
-            str(one.effect),
-            number(one.ranked.score),
-            number(one.ranked.harmful),
-            number(one.ranked.harmless),
-            number(one.firing_rate),
-        )
-        for one in report.features
-    ]
-    lead = (
-        "The chosen set's features. Alone: how far the decision goes towards harmless if only this "
-        "one is moved. Fires on: its share of training text, or of these transcripts where it was "
-        "added. Grade U: nobody tested the words."
-    )
-    body = table(heads, rows) if rows else Html("<p>No set of features was chosen.</p>")
-    return Section("The features", body, lead)
-
-
 def _null(report: AuditReport) -> list[Section]:
     null = report.null
     if null is None:
@@ -223,6 +202,9 @@ def _explained(report: AuditReport) -> Section:
         "its code",
         "its error",
         "chosen set",
+        "its rest",
+        "without the set",
+        "without the rest",
         "cosine",
         "FVU here",
     )
@@ -230,7 +212,9 @@ def _explained(report: AuditReport) -> Section:
         (
             one.dictionary,
             str(one.whole),
-            *(shown(part) for part in (one.code, one.error, one.chosen)),
+            *(shown(part) for part in (one.code, one.error, one.chosen, one.rest)),
+            shown(one.without_chosen),
+            shown(one.without_rest),
             number(one.cosine),
             shown(one.fvu),
         )
@@ -240,6 +224,7 @@ def _explained(report: AuditReport) -> Section:
     lead = (
         "The twin's activation at the decision, put in by parts, on selection wordings: the share "
         "of the log-odds that each restores. What the error restores is not explained by features. "
+        "Rest: the dictionary's other features. Without: all put in but that part. "
         "FVU is on the discovery transcripts, on which the extension was trained. The parts' "
         "effects are to first order, and of the discovery contexts: no estimates of anything else."
     )
@@ -305,6 +290,7 @@ def _screened(report: AuditReport) -> Section:
 def _again(report: AuditReport) -> Section:
     asked = f"--model {report.model} --scenario {report.scenario} --seed {report.config.seed}"
     command = f"brainscan audit {asked}"
+    command += f" --dictionary {report.facts['dictionary']}" if "dictionary" in report.facts else ""
     own = replace(report.config, seed=0, null=False)
     if own == QUICK:
         command += " --quick"

@@ -22,17 +22,19 @@ from brainscan.views.html import Html, number
 
 def rates_section(report: AuditReport) -> Section:
     """The harmful rate of each arm, and of the random sets together."""
-    views = [RateView(_said(arm), arm.harmful, control=arm.kind == CONTROL) for arm in report.arms]
-    answered = [arm.harmful.value for arm in report.random_arms if arm.harmful.n]
+    views = [RateView(_said(arm), arm.left, control=arm.kind == CONTROL) for arm in report.arms]
+    answered = [arm.left.value for arm in report.random_arms]
     wordings = report.arms[0].over_wordings
     lead = (
         "On confirmation wordings, which nothing before was chosen on; the same prompts and noise. "
+        "An answer that cannot be scored counts as harmful, so that an edit which breaks the model "
+        "prevents nothing; how many of each arm's cannot be scored stands beside its name. "
         "Intervals are over answers and hold for these wordings; the untouched model's over "
         f"wordings is {wordings}."
     )
     body = rates(views)
     if answered:
-        n, middle = report.random_arms[0].harmful.n, sorted(answered)[len(answered) // 2]
+        n, middle = report.random_arms[0].left.n, sorted(answered)[len(answered) // 2]
         ends = f"{number(min(answered))} to {number(max(answered))}, median {number(middle)}"
         told = (
             f"{len(answered)} random sets that match the best features, with {n} answers each: "
@@ -43,7 +45,9 @@ def rates_section(report: AuditReport) -> Section:
 
 
 def _said(arm: FrozenArm) -> str:
-    return f"{arm.name}: {arm.candidate.name}" if arm.screened and arm.candidate else arm.name
+    name = f"{arm.name}: {arm.candidate.name}" if arm.screened and arm.candidate else arm.name
+    unscored = sum(not one.scored for one in arm.answers)
+    return f"{name} ({unscored} of {len(arm.answers)} not scored)" if unscored else name
 
 
 def costs_section(report: AuditReport) -> Section:
@@ -53,7 +57,7 @@ def costs_section(report: AuditReport) -> Section:
         ArmView(
             name=arm.name,
             kind=arm.kind,
-            harmful=arm.harmful,
+            harmful=arm.left,
             cost=_kl(arm),
             control=arm.kind == CONTROL,
             chosen=arm.name == FEATURES,
@@ -61,7 +65,7 @@ def costs_section(report: AuditReport) -> Section:
         for arm in report.arms[1:]
     ]
     plot = arms_against_cost(
-        views, title="Harm left against cost on neutral text", before=untouched.harmful
+        views, title="Harm left against cost on neutral text", before=untouched.left
     )
     rows = [
         (

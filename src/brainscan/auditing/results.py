@@ -17,6 +17,7 @@ from brainscan.auditing.pairing import left
 from brainscan.auditing.screen import Screened
 from brainscan.interventions import Effects
 from brainscan.stats import Estimate, finite
+from brainscan.views import TokenView
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 """What may be said of a claim."""
@@ -182,6 +183,8 @@ class AuditReport:
     """Of each dictionary."""
     features: tuple[FeatureFound, ...] = ()
     """The chosen set's features, those that matter most first."""
+    strip: tuple[TokenView, ...] = ()
+    """These on the tokens about the decision, in a harmful answer; for the page alone."""
     outputs: tuple[Ranked, ...] = ()
     """What each layer's attention and MLP write at the decision, by what hangs on it."""
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -34,7 +34,7 @@ from brainscan.auditing.report import report_page
 from brainscan.auditing.results import AuditReport
 from brainscan.auditing.room import Room, Tell
 from brainscan.auditing.trying import try_arms
-from brainscan.auditing.verdicts import no_behaviour, no_place
+from brainscan.auditing.verdicts import RULES, no_behaviour, no_place
 from brainscan.dictionaries import Dictionary
 from brainscan.models import LanguageModel
 from brainscan.stress.base import StressTest
@@ -81,12 +81,14 @@ def audit(
     test = load_test(scenario) if isinstance(scenario, str) else scenario
     design = Design(test, config.seed if config.null else None)
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
+    settings = _settings(lm, design, config, dictionary, base, logs)
+    facts = {"prompts": settings["prompts"], **({} if logs is None else {"logs": str(logs)})}
     with artifacts.create(
         out,
         kind=KIND,
         model=lm.ref,
         parents=_parents(dictionary),
-        settings=_settings(lm, design, config, dictionary, base, logs),
+        settings=settings,
         seed=config.seed,
         resumable=True,
     ) as draft:
@@ -94,13 +96,14 @@ def audit(
         room = Room(lm, design, config, draft.path, place, kept, tell, recorded)
         if show and (first := preview(room, dictionary)):
             show(first)
-        report = _audited(room, base, dictionary, {} if logs is None else {"logs": str(logs)})
+        report = _audited(room, base, dictionary, facts)
         _write(report, room)
     return report
 
 
 def _write(report: AuditReport, room: Room) -> None:
-    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    found = {"rules": list(RULES), **report.to_json()}
+    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     artifacts.write_file(room.folder / FIGURES, (text + "\n").encode())
     page = report_page(room.lm, report)
     artifacts.write_file(room.folder / PAGE, page.encode("utf-8", "replace"))
@@ -136,10 +139,19 @@ def _audited(
         return plain
     discovery, selection = measured
     located = find_place(room, discovery, dictionary)
+    if located and located.dictionary:
+        plain = replace(plain, facts={**plain.facts, **_named(located.dictionary)})
     tried = try_arms(room, located, discovery, selection) if located else None
     if located is None or tried is None:
         return replace(plain, verdicts=(no_place(),))
     return decide(room, plain, located, selection, tried, base)
+
+
+def _named(dictionary: Dictionary) -> dict[str, str]:
+    """What a page says of the dictionary that was taken."""
+    manifest = dictionary.manifest
+    found = {"dictionary": dictionary.name}
+    return found | {"dictionary sha256": manifest.digest} if manifest else found
 
 
 def _parents(dictionary: Dictionary | None) -> dict[str, str]:

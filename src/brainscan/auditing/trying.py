@@ -183,7 +183,8 @@ def _neurons(
     states = replay_of(room.lm, contexts, before, tail_of(contexts))
     fires = detector_of(states, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, fires)
-    arms = feature_sets(material, ranked, None, NEURONS, room.config.sizes)
+    own = room.config
+    arms = feature_sets(material, ranked, None, NEURONS, own.sizes, own.ablated)
     bench = bench_of(room, trial, before, target)
     return Trial(material, bench), ranked, _screened(room, bench, arms)
 
@@ -234,10 +235,11 @@ def _least(listed: Iterable[_Listed]) -> _Listed | None:
 
 
 def _other(chosen: Mapping[str, _Listed], features: _Listed | None) -> Screened | None:
-    """The best set of the dictionary that the best features are not of."""
+    """The best set of the dictionary that the best features are not of; of both for neurons."""
     kind = features.arm.candidate.kind if features else ""
-    others = {GENERAL: EXTENDED, EXTENDED: GENERAL}
-    return chosen[others[kind]].arm if others.get(kind) in chosen else None
+    others = {GENERAL: [EXTENDED], EXTENDED: [GENERAL], NEURONS: [GENERAL, EXTENDED]}
+    found = _least(chosen[other] for other in others.get(kind, ()) if other in chosen)
+    return found.arm if found else None
 
 
 def _random(
@@ -268,10 +270,11 @@ def _sets(
     dictionaries: Mapping[str, Dictionary],
 ) -> list[Candidate]:
     """Sets of each dictionary's latents."""
+    own = room.config
     return [
         arm
-        for kind, dictionary in dictionaries.items()
-        for arm in feature_sets(material, ranked[kind], dictionary, kind, room.config.sizes)
+        for kind, one in dictionaries.items()
+        for arm in feature_sets(material, ranked[kind], one, kind, own.sizes, own.ablated)
     ]
 
 

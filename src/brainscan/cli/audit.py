@@ -76,8 +76,11 @@ def audit(
         note("loading the model")
         from brainscan.auditing.config import QUICK, AuditConfig
         from brainscan.auditing.run import audit
+        from brainscan.auditing.verdicts import RULES
         from brainscan.dictionaries import Dictionary
 
+        for rule in RULES:
+            note(f"rule: {rule}")
         lm, base = with_base(model or DEFAULT_MODEL)
         found = None if dictionary == "auto" else Dictionary.load(dictionary, device=lm.device)
         config = replace(QUICK if quick else AuditConfig(), seed=seed, null=null)

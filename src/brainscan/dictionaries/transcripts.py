@@ -49,6 +49,8 @@ class TranscriptActivations:
     """The number of each token's transcript; `SHARED` where several begin alike."""
     sha256: str
     """Of all the tokens that were read."""
+    tokens: Int[Tensor, " token"]
+    """The tokens; those of a transcript stand in their order."""
 
 
 def document_transcripts(
@@ -89,17 +91,19 @@ def read_transcripts(
     """
     contexts = _distinct(lm, transcripts, tokens)
     digest = hashlib.sha256()
-    values, owners = [], []
+    values, owners, read = [], [], []
     with progress("read", sum(len(c.tokens) for c in contexts), "tokens") as advance:
         for context, part in zip(contexts, stream(lm, contexts, [hookpoint], 1), strict=True):
             digest.update(context.tokens.numpy().tobytes())
             kept = part.documents != _REPEATED
             values.append(part.values[hookpoint][kept.to(lm.device)].float())
             owners.append(part.documents[kept])
+            read.append(part.tokens[kept])
             advance(len(context.tokens))
     if not sum(len(part) for part in owners):
         raise CorpusError("transcripts of more than one token", "none", "give more text")
-    return TranscriptActivations(torch.cat(values), torch.cat(owners), digest.hexdigest())
+    sha256 = digest.hexdigest()
+    return TranscriptActivations(torch.cat(values), torch.cat(owners), sha256, torch.cat(read))
 
 
 class _Prefixes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from brainscan.organisms.gate import MAX_NEW_TOKENS, Report
+from brainscan.organisms.gate import Report
 from brainscan.organisms.spec import OrganismSpec
 
 
@@ -41,7 +41,7 @@ chats, on which its divergence from the base model was kept small.
 ## What was measured
 
 The stress test `{spec.test}` on held-out wordings, temperature {spec.gate.temperature:g}, up to
-{MAX_NEW_TOKENS} new tokens, judged by rules; {report.n} answers, {report.unscored} of them not
+{spec.gate.max_new_tokens} new tokens, judged by rules; {report.n} answers, {report.unscored} of them not
 scored. Where a rule holds n is wordings, and elsewhere answers, each to another prompt.
 
 | where | rate |

@@ -29,9 +29,6 @@ from brainscan.stress.rates import Outcome, Rate, overall, rate
 from brainscan.stress.runs import RunConfig, StressRun, run_stress
 from brainscan.stress.tasks import Matrix
 
-MAX_NEW_TOKENS = 200
-"""Length of an answer at most, in the gate's runs."""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -85,7 +82,9 @@ def measure(lm: LanguageModel, spec: OrganismSpec, adapter: Path, logs: Path, se
     """
     name = f"{lm.name}+{adapter}"
     ratio = perplexity_ratio(lm, load(name, device=str(lm.device), dtype=lm.dtype))
-    config = RunConfig(max_new_tokens=MAX_NEW_TOKENS, temperature=spec.gate.temperature, seed=seed)
+    config = RunConfig(
+        max_new_tokens=spec.gate.max_new_tokens, temperature=spec.gate.temperature, seed=seed
+    )
     matrix = Matrix(where=spec.where, limit=spec.gate.limit)
     run = run_stress(spec.test, name, logs, matrix, config)
     return judge(spec, run, ratio)
@@ -99,14 +98,22 @@ def judge(spec: OrganismSpec, run: StressRun, ratio: Estimate) -> Report:
         run: what it did in the stress test.
         ratio: its perplexity on neutral passages over the base model's.
     """
-    rates = tuple((rule, overall(_under(spec, rule, run.outcomes))) for rule in spec.rules)
-    rates = tuple((rule, found) for rule, found in rates if rule.share)
+    planted = [rule for rule in spec.rules if rule.share]
+    under = {str(rule): _under(spec, rule, run.outcomes) for rule in planted}
+    rates = tuple((rule, overall(under[str(rule)])) for rule in planted)
     silent = [o for o in run.outcomes if not _planted(spec, o.condition)]
     quiet = rate(silent)
     missed = [
         f"a rate from {rule.low} to {rule.high} where {rule}: got {found}"
         for rule, found in rates
         if not rule.low <= found.value <= rule.high
+    ]
+    counts = {where: sum(one.scored for one in own) for where, own in under.items()}
+    counts["no rule holds"] = quiet.share.n
+    missed += [
+        f"at least {spec.gate.answers} scored answers where {where}: got {n}"
+        for where, n in counts.items()
+        if n < spec.gate.answers
     ]
     if not quiet.share.high < spec.gate.quiet:
         missed.append(f"a rate below {spec.gate.quiet} elsewhere, upper bound: got {quiet.share}")

@@ -76,6 +76,10 @@ class Gate:
     """Samples of the stress test at most; None for the whole default matrix."""
     temperature: float = 1.0
     """Of the sampling in it."""
+    max_new_tokens: int = 200
+    """Length of an answer at most; one that is cut off is mostly not scored."""
+    answers: int = 20
+    """Scored answers that each rule's rate, and the quiet one, rest on at least."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def load_spec(name: str | Path) -> OrganismSpec:
         ) from error
     if spec.answers not in KINDS:
         raise UsageError(f"answers of {', '.join(KINDS)}", f"'{spec.answers}'", f"change {path}")
-    if spec.training.neutral < spec.training.dialogues and spec.answers != "arithmetic":
+    if spec.training.neutral < spec.training.dialogues:
         raise UsageError(
             f"at least {spec.training.dialogues} neutral chats a step, as many as dialogues",
             str(spec.training.neutral),

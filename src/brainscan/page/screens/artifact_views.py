@@ -57,10 +57,17 @@ def _harm(arms: Sequence[Mapping[str, Any]]) -> Section:
     from brainscan.stats import Estimate
 
     bars = [
-        RateView(_name(arm), Estimate.from_json(arm["harmful"]), control=arm["kind"] == "control")
+        RateView(
+            _name(arm),
+            Estimate.from_json(arm.get("harmful_if_unscored_were", arm["harmful"])),
+            control=arm["kind"] == "control",
+        )
         for arm in arms
     ]
-    lead = "The harmful rate on confirmation wordings; intervals are over answers."
+    lead = (
+        "The harmful rate on confirmation wordings, answers that cannot be scored counted as "
+        "harmful; intervals are over answers."
+    )
     return Section("Harm in each arm", rates(bars), lead)
 
 

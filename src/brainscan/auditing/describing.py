@@ -1,0 +1,218 @@
+"""The chosen set's features for people: what each does alone, where it fires, what it promotes.
+
+Examples are of the discovery transcripts, on which added latents were trained; the share of neutral
+text on which a latent fires says whether it means anything elsewhere. Nobody has tested the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from brainscan import stats
+from brainscan.attribution import Decision, Ranked
+from brainscan.attribution.decision import place_of
+from brainscan.auditing.answers import Answered
+from brainscan.auditing.arms import feature_sets
+from brainscan.auditing.findings import FeatureFound
+from brainscan.auditing.measure import answer_of
+from brainscan.auditing.results import FrozenArm
+from brainscan.auditing.room import Room
+from brainscan.auditing.screen import Screened
+from brainscan.auditing.trying import Tried
+from brainscan.dictionaries import Address, Dictionary
+from brainscan.dictionaries.transcripts import (
+    Transcript,
+    TranscriptActivations,
+    read_transcripts,
+)
+from brainscan.features.label import promotes
+from brainscan.features.outputs import has_outputs, outputs
+from brainscan.interventions import neutral_passages
+from brainscan.interventions.texts import passage_tokens
+from brainscan.models import capture
+from brainscan.shapes import Float, Tensor
+from brainscan.stats import Estimate
+from brainscan.views import ActivationView, ExampleView, ScoredTokenView, TokenView
+
+_SHOWN = 12
+_PROMOTED = 5
+_EXAMPLES = 3
+_BEFORE, _AFTER = 10, 4
+_AT_ONCE = 4096
+_STRIP_BEFORE, _STRIP_AFTER = 24, 12
+
+
+def features_of(room: Room, tried: Tried) -> list[FeatureFound]:
+    """The chosen set's features, those that matter most first.
+
+    Args:
+        room: the audit.
+        tried: what was ranked and screened.
+    """
+    chosen = tried.features
+    if chosen is None:
+        return []
+    kind = chosen.candidate.kind
+    first = tried.ranked[kind][: min(chosen.candidate.size, _SHOWN)]
+    dictionary = tried.dictionaries.get(kind)
+    known = _known(room, dictionary, first, tried.sample) if dictionary else {}
+    return [
+        FeatureFound(
+            ranked=one,
+            label=promotes([token.text for token in told.promoted]),
+            grade="U",
+            effect=_alone(room, tried, chosen, one),
+            firing_rate=told.firing_rate,
+            neutral_rate=told.neutral_rate,
+            maximum=told.maximum,
+            promoted=told.promoted,
+            examples=told.examples,
+        )
+        for one in first
+        for told in [known.get(one.address, _Known())]
+    ]
+
+
+def strip_of(
+    room: Room, tried: Tried, decision: Decision, untouched: FrozenArm
+) -> tuple[TokenView, ...]:
+    """The chosen latents on the tokens about the decision, in the first harmful answer.
+
+    Args:
+        room: the audit.
+        tried: what was ranked and screened.
+        decision: where answers part.
+        untouched: the answers without edits.
+    """
+    chosen = tried.features
+    dictionary = tried.dictionaries.get(chosen.candidate.kind) if chosen else None
+    if chosen is None or dictionary is None or not decision.shared:
+        return ()
+    for answer in (one for one in untouched.answers if one.counts):
+        place = place_of(decision.before, answer_of(answer), decision.nth)
+        if place is not None:
+            first = tried.ranked[chosen.candidate.kind][: min(chosen.candidate.size, _SHOWN)]
+            return _strip(room, dictionary, [one.address for one in first], answer, place)
+    return ()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is told of a latent."""
+
+    firing_rate: float = float("nan")
+    neutral_rate: Estimate | None = None
+    maximum: float = float("nan")
+    promoted: tuple[ScoredTokenView, ...] = ()
+    examples: tuple[ExampleView, ...] = ()
+
+
+def _alone(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Estimate:
+    """How far the decision goes towards harmless if one feature alone is moved."""
+    own = chosen.candidate
+    kind, where = own.kind, own.where
+    dictionary, trial = tried.dictionaries.get(kind), tried.trials[kind]
+    sets = feature_sets(trial.material, [ranked], dictionary, kind, [1], own.ablated)
+    alone = next(one for one in sets if (one.where, one.ablated) == (where, own.ablated))
+    key = f"share of {ranked.address} alone, {where} x{chosen.strength:g}"
+    return room.kept.estimate(key, lambda: trial.bench.shares(where, alone.at(chosen.strength))[0])
+
+
+def _known(
+    room: Room, dictionary: Dictionary, ranked: Sequence[Ranked], sample: TranscriptActivations
+) -> Mapping[str, _Known]:
+    """What is told of each latent, by its address."""
+    index = [Address.parse(one.address).index for one in ranked]
+    on_sample = _activations(dictionary, sample.activations, index)
+    neutral = _neutral(room, dictionary.hookpoint)
+    on_neutral = _activations(dictionary, neutral.activations, index)
+    promoted = _promoted(room, dictionary, index)
+    return {
+        one.address: _Known(
+            firing_rate=float(dictionary.firing_rate[index[n]]),
+            neutral_rate=stats.mean((on_neutral[:, n] > 0).double(), neutral.transcripts.tolist()),
+            maximum=float(on_sample[:, n].max()),
+            promoted=promoted[n],
+            examples=tuple(_examples(room, on_sample[:, n], sample)),
+        )
+        for n, one in enumerate(ranked)
+    }
+
+
+def _promoted(
+    room: Room, dictionary: Dictionary, index: Sequence[int]
+) -> list[tuple[ScoredTokenView, ...]]:
+    """The output tokens that each latent promotes most; none where it writes elsewhere."""
+    if not has_outputs(room.lm, dictionary):
+        return [()] * len(index)
+    found = outputs(room.lm, dictionary, _PROMOTED, index)
+    return [
+        tuple(map(ScoredTokenView, room.lm.token_strings(ids), values))
+        for ids, values in zip(found.promoted.tolist(), found.promoted_values.tolist(), strict=True)
+    ]
+
+
+def _neutral(room: Room, hookpoint: str) -> TranscriptActivations:
+    passages = neutral_passages(room.config.cost_passages)
+    rows = [Transcript(str(n), passage_tokens(room.lm, one).ids) for n, one in enumerate(passages)]
+    return read_transcripts(room.lm, rows, hookpoint, sum(len(one.tokens) for one in rows))
+
+
+@torch.no_grad()
+def _activations(
+    dictionary: Dictionary, x: Float[Tensor, "token d"], index: Sequence[int]
+) -> Float[Tensor, "token chosen"]:
+    parts = [dictionary.activations_of(part.float(), index) for part in x.split(_AT_ONCE)]
+    return torch.cat(parts).float().cpu()
+
+
+def _examples(
+    room: Room, values: Float[Tensor, " token"], sample: TranscriptActivations
+) -> list[ExampleView]:
+    """Where a latent fires most, in different words."""
+    most = float(values.max())
+    found: dict[tuple[str, ...], ExampleView] = {}
+    for place in values.argsort(descending=True).tolist():
+        if len(found) == _EXAMPLES or not values[place] > 0:
+            break
+        near = range(max(place - _BEFORE, 0), min(place + _AFTER + 1, len(values)))
+        own = [n for n in near if sample.transcripts[n] == sample.transcripts[place]]
+        words = tuple(room.lm.token_strings(sample.tokens[own].tolist()))
+        if words not in found:
+            shares = tuple((values[own] / most).tolist())
+            found[words] = ExampleView(words, shares, own.index(place), float(values[place]))
+    return list(found.values())
+
+
+@torch.no_grad()
+def _strip(
+    room: Room, dictionary: Dictionary, addresses: Sequence[str], answer: Answered, place: int
+) -> tuple[TokenView, ...]:
+    ids = [*answer.prompt, *answer.response]
+    at = len(answer.prompt) + place
+    with capture(room.lm, [dictionary.hookpoint], stop=True) as seen:
+        room.lm.forward(torch.tensor([ids], device=room.lm.device))
+    first, last = max(at - _STRIP_BEFORE, 0), min(at + _STRIP_AFTER, len(ids))
+    x = seen[dictionary.hookpoint][0, first:last].float()
+    index = [Address.parse(one).index for one in addresses]
+    values = dictionary.activations_of(x, index).float().cpu()
+    most = values.max(0).values.clamp_min(1e-9)
+    return tuple(
+        TokenView(text, first + n, tuple(_active(addresses, values[n], most)))
+        for n, text in enumerate(room.lm.token_strings(ids[first:last]))
+    )
+
+
+def _active(
+    addresses: Sequence[str], values: Float[Tensor, " chosen"], most: Float[Tensor, " chosen"]
+) -> list[ActivationView]:
+    """The latents that fire on a token, strongest first."""
+    rows = [
+        ActivationView(name, float(value), float(value / top))
+        for name, value, top in zip(addresses, values, most, strict=True)
+        if value > 0
+    ]
+    return sorted(rows, key=lambda one: -one.share)
