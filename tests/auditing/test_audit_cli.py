@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,9 @@ def test_audit_prints_json_alone_and_saves_the_edit(model, dictionary, capsys):
     assert "it decides after" in shown.err
     assert Path("found/report.html").is_file()
     assert load_edits("edit")
+    shutil.rmtree("found/extended", ignore_errors=True)  # what it needs of it, it carries
+    used = main(["steer", "t L q a", "--model", model, "--edits", "edit", "--effects", "none"])
+    assert used == 0, capsys.readouterr().err
 
 
 def test_audit_prints_verdicts(model, dictionary, capsys):

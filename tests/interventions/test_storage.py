@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -99,6 +100,19 @@ def test_a_dictionary_is_kept_by_name_and_digest(tmp_path):
     save_edits(tmp_path / "edits", [unsaved])
     with pytest.raises(UnknownDictionaryError, match="random"):
         load_edits(tmp_path / "edits")
+
+
+def test_a_dictionary_is_carried_along_where_asked_for(tmp_path):
+    folder = tmp_path / "dictionary"
+    random_dictionary(32).save(folder)
+    dictionary = Dictionary.load(folder)
+    edit = Clamp("resid_post.1/3", 1.0, dictionary=dictionary)
+    save_edits(tmp_path / "edits", [edit], carry=True)
+    shutil.rmtree(folder)
+    (tmp_path / "edits").rename(tmp_path / "elsewhere")
+    (loaded,) = load_edits(tmp_path / "elsewhere")
+    assert torch.equal(loaded.dictionary.W_dec, dictionary.W_dec)
+    assert loaded.dictionary.manifest.digest == dictionary.manifest.digest
 
 
 def test_another_dictionary_of_the_same_name_is_refused(tmp_path):

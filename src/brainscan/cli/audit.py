@@ -118,7 +118,7 @@ def _save(folder: Path, report: AuditReport, ref: ModelRef) -> None:
         return
     best = min(arms, key=lambda arm: arm.left.value)
     assert best.candidate is not None
-    save_edits(folder, best.candidate.edits(best.strength), model=ref)
+    save_edits(folder, best.candidate.edits(best.strength), model=ref, carry=True)
     note(f"saved: {best.name}, in {folder}")
 
 

@@ -4,7 +4,8 @@
 a direction stands there by its number, its tensors are in `directions.safetensors` as
 ``<number>.vector`` and ``<number>.mean``; so do the values of an `AblateSet`, as
 ``<number>.values``. A dictionary that was passed with an edit is kept by its
-name and loaded again by it. The manifest's parents are the dictionaries' digests, those of shipped
+name and loaded again by it, or from `dictionaries/`, by its digest, where edits are to be carried
+elsewhere. The manifest's parents are the dictionaries' digests, those of shipped
 ones that edits resolve to on their model among them; loading compares them with what is there.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import count
@@ -21,7 +23,7 @@ from typing import Any
 from brainscan import artifacts
 from brainscan.artifacts import Manifest, ModelRef
 from brainscan.dictionaries import Address, Dictionary
-from brainscan.dictionaries.base import locate
+from brainscan.dictionaries.base import locate, shipped_dictionaries
 from brainscan.errors import ArtifactError, UnknownDictionaryError
 from brainscan.interventions.base import as_number
 from brainscan.interventions.edits import EDITS, Edit, targets_of
@@ -33,10 +35,15 @@ KIND = "edits"
 
 _EDITS = "edits.json"
 _DIRECTIONS = "directions.safetensors"
+_DICTIONARIES = "dictionaries"
 
 
 def save_edits(
-    path: str | os.PathLike[str], edits: Sequence[Edit], *, model: ModelRef | None = None
+    path: str | os.PathLike[str],
+    edits: Sequence[Edit],
+    *,
+    model: ModelRef | None = None,
+    carry: bool = False,
 ) -> None:
     """Writes edits as an artifact.
 
@@ -44,6 +51,7 @@ def save_edits(
         path: the artifact's folder.
         edits: the edits, in the order they act.
         model: the model they were made for.
+        carry: whether dictionaries that do not come with the package are copied into it.
 
     Raises:
         DiskFullError: there is no space left.
@@ -62,6 +70,9 @@ def save_edits(
         text = json.dumps(lines, indent=1, ensure_ascii=False) + "\n"
         (draft.path / _EDITS).write_text(text, encoding="utf-8")
         save_file(writer.tensors, draft.path / _DIRECTIONS)
+        for name, digest in writer.parents.items() if carry else ():
+            if name not in shipped_dictionaries():
+                shutil.copytree(locate(name), _carried(draft.path, digest))
 
 
 def load_edits(
@@ -83,6 +94,8 @@ def load_edits(
     manifest = artifacts.open_artifact(path, kind=KIND)
     given = {dictionary.name: dictionary for dictionary in dictionaries}
     for name, digest in manifest.parents.items():
+        if name not in given and _carried(path, digest).is_dir():
+            given[name] = Dictionary.load(_carried(path, digest))
         _check_digest(path, name, digest, given.get(name))
     reader = _Reader(load_file(Path(path) / _DIRECTIONS), given)
     try:
@@ -94,6 +107,11 @@ def load_edits(
             f"{type(error).__name__}: {error}",
             "it was made by another version: save the edits again",
         ) from error
+
+
+def _carried(path: str | os.PathLike[str], digest: str) -> Path:
+    """Where a dictionary lies that edits carry with them."""
+    return Path(path) / _DICTIONARIES / digest[:16]
 
 
 def _check_digest(
