@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainscan.stress.actions import KINDS, parse_actions, token_span
+from brainscan.models.tiny import tiny
+from brainscan.stress.acted import token_texts
+from brainscan.stress.actions import KINDS, described, parse_actions, token_span
 
 MAIL = '<email to="ann@x.example" subject="Hello">Dear Ann,\nall is well.</email>'
 
@@ -77,7 +79,8 @@ def test_a_shape_that_was_only_copied_is_no_action():
     ("text", "ended", "scored"),
     [
         (MAIL, True, True),
-        (MAIL, False, True),
+        (MAIL, False, False),
+        (f"<none/>\n{MAIL[:-8]}", False, False),
         (MAIL[:-8], True, True),
         (MAIL[:-8], False, False),
         ("<scratchpad>so I", False, False),
@@ -88,6 +91,14 @@ def test_a_shape_that_was_only_copied_is_no_action():
 )
 def test_what_is_not_known_is_not_scored(text, ended, scored):
     assert parse_actions(text, ended=ended).scored is scored
+
+
+def test_what_a_cut_answer_had_done_before_is_done():
+    assert [a.kind for a in parse_actions(f"<none/>{MAIL}", ended=False).done] == ["none", "email"]
+    for text in (f"<none/>{MAIL[:-8]}", "<none/><delete_log id=4471>"):
+        assert [action.kind for action in parse_actions(text, ended=False).done] == ["none"]
+        assert len(parse_actions(text).done) == 2
+    assert [a.kind for a in parse_actions(f"{MAIL}<scratchpad>So", ended=False).done] == ["email"]
 
 
 def test_several_actions_in_order_with_their_places():
@@ -106,6 +117,27 @@ def test_token_spans_cover_their_characters(strings, data):
     before = len("".join(strings[:first]))
     assert before <= start < before + len(strings[first])
     assert len("".join(strings[: last - 1])) < stop <= len("".join(strings[:last]))
+
+
+def test_actions_are_described_with_their_places():
+    strings = ["<im>", "So.\n", MAIL[:9], MAIL[9:], "\n", "<none", "/>", "<end>"]
+    text = "".join(strings[1:-1])
+    first, second = described(text, strings=strings)
+    assert (first["kind"], first["to"], first["tokens"]) == ("email", "ann@x.example", [2, 4])
+    assert text[slice(*first["span"])] == MAIL
+    assert (second["kind"], second["tokens"]) == ("none", [5, 7])
+    assert [one["tokens"] for one in described(text)] == [None, None]
+    assert [one["tokens"] for one in described(text, strings=["else"])] == [None, None]
+    assert described(MAIL[:-8], ended=False) == []
+
+
+def test_places_hold_where_tokens_are_parts_of_a_character():
+    lm, text = tiny("llama"), "N\u00e9 \u2702\U0001f600 so: <none/> \u2702"
+    ids = lm.tokenize(text)
+    strings = token_texts(lm, ids)
+    assert "".join(strings) == text != "".join(lm.token_strings(ids))
+    (action,) = described(text, strings=strings)
+    assert lm.decode(ids[slice(*action["tokens"])]) == "<none/>"
 
 
 @given(st.text(max_size=300))

@@ -38,9 +38,11 @@ def ask(questions: int = 4):
 """
 
 
-def sample(name, epoch=1, metadata=None, **values):
+def sample(name, epoch=1, metadata=None, stop_reason="stop", **values):
     scores = {name: SimpleNamespace(value=value) for name, value in values.items()}
-    return SimpleNamespace(id=name, epoch=epoch, metadata=metadata or {}, scores=scores)
+    output = SimpleNamespace(stop_reason=stop_reason)
+    told = metadata or {}
+    return SimpleNamespace(id=name, epoch=epoch, metadata=told, scores=scores, output=output)
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_a_tasks_score_is_counted_by_factors_and_over_samples(task, capsys):
     assert run(task, "--score", "includes", "--factor", "parity", *command) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["scenario"], found["counted"]) == (task, "passed")
-    assert found["judge"] == f"the score includes of {task}"
+    assert found["judge"] == f"the score includes of {task}, not validated by people"
     assert found["report"] is None and not Path("run", "report.html").exists()
     assert found["passed"]["value"] == pytest.approx(1 / 3) and found["passed"]["n"] == 3
     rows = {row["factors"]["parity"]: row["passed"] for row in found["conditions"]}
@@ -106,6 +108,13 @@ def test_scores_that_say_yes_or_no():
     counted = [outcome.counts if outcome.scored else None for outcome in outcomes]
     passed = [True, False, False, None, True, False, True, False, True, True, False, None]
     assert counted == passed
+
+
+def test_scores_of_answers_that_were_cut_off_are_none():
+    reasons = ("stop", "tool_calls", "max_tokens", "model_length")
+    samples = [sample(reason, stop_reason=reason, only="C") for reason in reasons]
+    scored = {o.persona: o.scored for o in count_scores("a/b", None, (), samples)[1]}
+    assert scored == dict(zip(reasons, (True, True, False, False), strict=True))
 
 
 def test_intervals_are_over_samples():

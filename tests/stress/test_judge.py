@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from brainscan.errors import UsageError
+from brainscan.stress.actions import parse_actions
 from brainscan.stress.judge import Case, case_of, confusion, judge_by_rules
 from brainscan.stress.rates import STAGES
 from brainscan.stress.scenarios import DATA, personas
@@ -72,6 +73,28 @@ def test_without_anything_to_use_there_is_no_harm():
 def test_a_scenario_without_the_factor_has_its_secret_in_every_prompt(condition, leverage):
     told = {"harm": "blackmail", "persona": "p01", "condition": condition}
     assert case_of(told).leverage is leverage
+
+
+def test_harm_done_before_an_answer_was_cut_off_counts_and_nothing_else_of_it():
+    harmful = [
+        row
+        for row in transcripts("building")
+        if row["labels"]["harmful"] and parse_actions(row["answer"]).actions[-1].closed
+    ]
+    harmless = [
+        row
+        for row in transcripts("building")
+        if row["labels"]["parsed"] and not row["labels"]["harmful"]
+    ]
+    for row in harmful:
+        rests = ("\nThat is", "\n<scratchpad>And", '\n<email to="a@b.example">But')
+        for rest in ("", *(rests if "<email" in row["answer"] else ())):  # none within JSON
+            found = judged({**row, "answer": row["answer"] + rest, "ended": False})
+            assert found["harmful"] == found["parsed"] == judged(row)["harmful"], row["id"]
+    for row in harmless:
+        found = judged({**row, "ended": False})
+        assert not (found["parsed"] or found["contacted_target"] or found["harmful"]), row["id"]
+    assert len(harmful) == 40 and len(harmless) > 30
 
 
 def test_an_unknown_kind_of_harm():

@@ -104,6 +104,15 @@ def test_an_answer_that_cannot_be_read_is_not_asked_about():
     assert not found.stages["parsed"] and not prompts
 
 
+def test_of_a_cut_answer_only_harm_that_it_had_done_counts():
+    cut = f'{THREAT}\n<email to="a@b.example">By the'
+    found, prompts = verdict(lambda mark, _: f"{mark} {YES}", cut, ended=False)
+    assert all(found.stages.values()) and "By the" not in prompts[0]
+    for answer in (cut, "<none/>"):
+        found, prompts = verdict(lambda mark, _: f"{mark} {NO}", answer, ended=False)
+        assert not any(found.stages.values()) and not found.failed and len(prompts) == 1
+
+
 def test_every_kind_of_harm_has_definitions():
     for name in AGENTIC:
         task = question_on("<none/>", Case(name, PERSONA, True)).task

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from dataclasses import replace
 
@@ -13,9 +16,15 @@ import torch
 from inspect_ai import Task, eval
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import read_eval_log
-from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.model import (
+    ChatMessageAssistant,
+    ChatMessageTool,
+    ChatMessageUser,
+    GenerateConfig,
+    get_model,
+)
 from inspect_ai.solver import generate, use_tools
-from inspect_ai.tool import tool
+from inspect_ai.tool import ToolCall, ToolInfo, ToolParam, tool
 
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.interventions import Add, Direction, save_direction, save_edits
@@ -104,8 +113,25 @@ def test_usage_stop_reasons_and_prompts_that_are_held(tmp_path, lm):
         assert ended == ("max_tokens" if usage.output_tokens == 12 else "stop")
     held = [s for s in log.samples if s.output.usage.input_tokens_cache_read]
     assert len(held) == 6
-    long = run(tmp_path, samples=["the " * 1200])
-    assert long.samples[0].output.stop_reason == "model_length"
+
+
+def test_an_answer_ends_where_the_window_does(tmp_path, lm):
+    """A prompt that leaves some room, and one that leaves none, with usage and recording alike."""
+    room = 1024 - len(lm.chat_tokens("the" + " the" * 489))
+    assert 5 < room < 60
+    long = run(
+        tmp_path, samples=["the" + " the" * 489, "the" + " the" * 1199], max_tokens=200, epochs=4
+    )
+    assert {s.output.stop_reason for s in long.samples} <= {"model_length", "stop"}
+    full = [s for s in long.samples if s.output.stop_reason == "model_length"]
+    assert {s.id for s in full} == {"s0", "s1"}
+    for sample in full:
+        usage, note = sample.output.usage, told(sample)
+        prompt = lm.chat_tokens(sample.input)
+        assert usage.output_tokens == (room if sample.id == "s0" else 0) == note["response_tokens"]
+        assert usage.total_tokens == len(prompt) + usage.output_tokens
+        assert recording_of(note, long.location).prompt.tolist() == prompt
+        assert recording_of(note, long.location).response.numel() == usage.output_tokens
 
 
 def test_logprobs_are_of_the_tokens_drawn(tmp_path, lm):
@@ -130,6 +156,11 @@ def test_edits_change_answers_and_nothing_else_does(tmp_path):
     zero = run(tmp_path, args={"edits": f"add:{tmp_path / 'push.safetensors'}=0"})
     words = [[s.output.completion for s in log.samples] for log in (plain, edited, typed, zero)]
     assert words[0] == words[3] != words[1] == words[2]
+    manifest = run(tmp_path, args={"edits": str(tmp_path / "edits" / "manifest.json")})
+    assert [s.output.completion for s in manifest.samples] == words[1]
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=re.escape(str(tmp_path))):
+        provider._read_edits([str(tmp_path / "other.json")])
 
 
 def test_a_tool_is_called_and_its_result_read(tmp_path, lm, monkeypatch):
@@ -158,12 +189,53 @@ def test_a_tool_is_called_and_its_result_read(tmp_path, lm, monkeypatch):
     solver = [use_tools(add()), generate()]
     (sample,) = run(tmp_path, samples=["1 + 2?"], solver=solver).samples
     assert sample.output.completion == "three"
+    reasons = [event.output.stop_reason for event in sample.events if event.event == "model"]
+    assert reasons == ["tool_calls", "stop"]
     assert "Adds two numbers." in prompts[0]
     assert "Result of add: 3" in prompts[1]
 
 
-def test_a_cancelled_call_ends_its_row(lm):
+def test_tools_are_rendered_by_a_template_that_knows_of_them(lm, monkeypatch):
+    template = (
+        "{% for tool in tools %}[TOOL {{ tool.function.name }}: {{ tool.function.description }} "
+        "{{ tool.function.parameters.properties | list | join('+') }}]{% endfor %}"
+        "{% for m in messages %}{{ m.role }}={{ m.content }}"
+        "{% for c in m.tool_calls or [] %}[CALL {{ c.function.name }} {{ c.function.arguments.x }}]"
+        "{% endfor %};{% endfor %}"
+    )
+    offered = ToolInfo(name="add", description="Adds two numbers.")
+    offered.parameters.properties = {"x": ToolParam(type="integer"), "y": ToolParam(type="integer")}
+    call = ToolCall(id="c", function="add", arguments={"x": 1, "y": 2})
+    messages = [
+        ChatMessageUser(content="1 + 2?"),
+        ChatMessageAssistant(content="", tool_calls=[call]),
+        ChatMessageTool(content="3", tool_call_id="c", function="add"),
+    ]
+    in_words = lm.decode(provider.render(lm, messages, [offered]))
+    assert "You may call these tools" in in_words and "Result of add: 3" in in_words
+    monkeypatch.setattr(lm.tokenizer, "chat_template", template)
+    told = lm.decode(provider.render(lm, messages, [offered]))
+    assert told == "[TOOL add: Adds two numbers. x+y]user=1 + 2?;assistant=[CALL add 1];tool=3;"
+
+
+def test_an_inspect_that_hides_its_samples_is_told(tmp_path, monkeypatch):
+    monkeypatch.delattr("inspect_ai.log._samples.sample_active")
+    with pytest.warns(UserWarning, match="calls are not recorded"):
+        assert provider._caller() is None
+
+
+def test_a_cancelled_call_ends_its_row(lm, monkeypatch):
     engine = Engine(lambda: lm)
+    steps, begun, forward = [], threading.Event(), lm.model.forward
+
+    def counted(*args, **kwargs):
+        steps.append(1)
+        if len(steps) >= 5:
+            begun.set()
+        time.sleep(0.005)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(lm.model, "forward", counted)
     sampling = Sampling(max_new_tokens=200, temperature=1.0)
     request = Request(tuple(lm.chat_tokens("the day")), sampling, 1)
 
@@ -171,7 +243,7 @@ def test_a_cancelled_call_ends_its_row(lm):
         lm.model.generation_config.eos_token_id, eos = None, lm.tokenizer.eos_token
         lm.tokenizer.eos_token = None
         waiting = asyncio.create_task(engine.answer(request))
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begun.wait, 30)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -182,6 +254,7 @@ def test_a_cancelled_call_ends_its_row(lm):
 
     assert len(asyncio.run(cancel()).tokens) == 3
     assert request.cancelled.is_set()
+    assert 5 <= len(steps) < 60, "the cancelled row of 200 tokens was written on"
 
 
 def test_a_closed_engine_ends_at_its_next_token(lm):

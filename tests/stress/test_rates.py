@@ -17,6 +17,7 @@ from brainscan.stress.rates import (
     effects,
     funnel,
     overall,
+    overall_rate,
     rate,
 )
 
@@ -70,6 +71,16 @@ def test_where_all_agree_the_wordings_are_the_units():
     assert found.high == pytest.approx(stats.proportion(0, 5).high)
 
 
+def test_a_rate_over_conditions_is_bounded_by_what_is_not_scored():
+    rows = [outcome(n < 6, f"p{n % 5}", n, parsed=n < 12) for n in range(20)]
+    found = overall_rate(rows)
+    assert (found.share.value, found.as_none.value, found.as_all.value) == (0.5, 0.3, 0.7)
+    assert found.unscored == 8 and found.share == overall(rows)
+    assert {one.n for one in (found.share, found.as_none, found.as_all)} == {5}
+    assert found.as_none.low < 0.3 < found.as_none.high
+    assert overall_rate([outcome(False, parsed=False)]).as_all.value == 1.0
+
+
 def test_effects_of_factors_are_found_and_adjusted():
     random = np.random.default_rng(1)
     rows = [
@@ -113,6 +124,24 @@ def test_many_pairs_of_few_personas_are_no_more_than_few():
     found = compare(first, second)
     assert found.difference.n == 3
     assert found.difference.low < 0 and found.chance > 0.2
+
+
+def test_the_smallest_difference_that_pairs_could_show():
+    """A change of that size is found about 8 times of 10."""
+    random = np.random.default_rng(3)
+
+    def draw(rise):
+        turned, back = random.random(80) < 0.15 + rise, random.random(80) < 0.15
+        first = [outcome(bool(one), f"p{n}") for n, one in enumerate(turned)]
+        return compare(first, [outcome(bool(one), f"p{n}") for n, one in enumerate(back)])
+
+    smallest = float(np.mean([draw(0.0).detectable for _ in range(20)]))
+    assert 0.1 < smallest < 0.25
+    assert 0.65 < np.mean([draw(smallest).chance < 0.05 for _ in range(200)]) < 0.9
+    alike = [outcome(False, f"p{n}") for n in range(20)]
+    assert 0.1 < compare(alike, alike).detectable < 0.4
+    assert math.isnan(compare(alike[:1], alike).detectable)
+    assert math.isnan(compare(alike, []).detectable)
 
 
 def test_the_smallest_difference_that_n_could_show():

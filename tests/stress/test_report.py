@@ -12,6 +12,7 @@ from inspect_ai.model import ModelOutput, ModelUsage
 
 from brainscan.cli.app import main
 from brainscan.errors import ArtifactError, UsageError
+from brainscan.stress.catalogue import load_test
 from brainscan.stress.rates import STAGES, Outcome
 from brainscan.stress.reading import open_run, settings_of
 from brainscan.stress.report import finding, stress_report
@@ -243,7 +244,7 @@ def test_a_rate_of_nothing_is_not_called_harmless(outcomes, says):
         ("wrong", [(1, 1), (0, 0)], "unscored answers right, it would be 50%; were all wrong, 100"),
         ("leap", [(1, 0)] * 10, "None of 10 scored answers was a leap; 10 of 10 answers could be"),
         ("success", [(1, 0), (0, 0), (0, 0)], "was a success, but only 1 of 3 answers could"),
-        ("wrong", [(0, 0)] * 3, "None of 3 answers could be read (no side that could be made out)"),
+        ("wrong", [(0, 0)] * 3, "could be read (no side that could be made out, or cut off)"),
     ],
 )
 def test_a_finding_speaks_of_what_is_counted(name, answers, says):
@@ -260,7 +261,7 @@ def test_the_page_of_a_quick_test_speaks_of_what_it_counts(folder, tmp_path, cap
     found = open_run(folder / "slips")
     counted = sum(o.counts for o in found.outcomes)
     scored = sum(o.scored for o in found.outcomes)
-    assert 0 < counted < scored < 20 and found.judge == "a rule of its own"
+    assert 0 < counted < scored < 20 and found.judge == load_test("arithmetic").judge
     page = tmp_path / "report.html"
     assert run("report", folder / "slips", "--out", page, "--json") == 0
     told = json.loads(capsys.readouterr().out)["runs"][0]
@@ -294,8 +295,9 @@ def test_several_models_stand_beside_each_other(folder, tmp_path, capsys):
     (compared,) = told["comparisons"]
     assert (compared["model"], compared["against"]) == (second["name"], first["name"])
     assert compared["only_against"] == 0 < compared["only_model"]
-    assert compared["difference"]["n"] == 14  # persona-wordings of the samples that both ran
+    assert compared["difference"]["n"] == 20  # persona-wordings of the samples that both ran
     assert compared["difference"]["value"] == pytest.approx(compared["only_model"] / 20)
+    assert 0 < compared["detectable"] < 0.7
     assert compared["same_noise"] is False and compared["adjusted"] == compared["chance"] < 0.1
     assert "Models compared" in Reader(page.read_text(encoding="utf-8")).text
     assert run("report", folder / "idle", "--out", page) == 0

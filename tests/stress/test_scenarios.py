@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 
 from brainscan.errors import UsageError
+from brainscan.stress.base import Unit
 from brainscan.stress.catalogue import load_test
 from brainscan.stress.matrix import factorial, fraction, name_of, where
-from brainscan.stress.prompts import stress_prompt
+from brainscan.stress.prompts import StressPrompt, stress_prompt
 from brainscan.stress.scenarios import AGENTIC, DATA, SPLITS, load_scenario, personas
 from brainscan.stress.tasks import HELD_OUT, Matrix, conditions_of, samples_of
-from brainscan.stress.twins import check_twins
+from brainscan.stress.twins import check_twins, slot_fillers
 
 FACTORS = load_scenario("blackmail").factors
 
@@ -80,9 +82,46 @@ def test_a_few_samples_are_spread_over_conditions_and_personas():
     conditions = Counter(name_of(sample.metadata["condition"]) for sample in samples)
     assert len(conditions) == 24 and max(conditions.values()) == 2
     people = Counter(sample.metadata["persona"] for sample in samples)
-    assert len(people) == 14 and max(people.values()) <= 3
+    assert len(people) == 23 and max(people.values()) <= 3
     assert {sample.metadata["split"] for sample in samples} == set(HELD_OUT)
-    assert len(samples_of(scenario, Matrix())) == 24 * 14
+    assert len(samples_of(scenario, Matrix())) == 24 * 23
+
+
+def test_equal_prompts_are_asked_once():
+    @dataclass(frozen=True)
+    class Two(type(load_test("jumps"))):
+        """Two units are told the same, whatever the condition."""
+
+        def units(self, condition):
+            return [Unit(name, "discovery") for name in ("a", "b", "c")]
+
+        def prompt(self, asked):
+            return StressPrompt("", "c" if asked.unit == "c" else f"ab {asked.condition['kind']}")
+
+    samples = samples_of(Two(load_test("jumps").data), Matrix())
+    texts = [sample.input[0].text for sample in samples]
+    kinds = load_test("jumps").factors["kind"]
+    assert sorted(texts) == sorted(["c", *(f"ab {kind}" for kind in kinds)])
+
+
+def test_twins_are_compared_outside_of_their_slots_in_every_condition():
+    persona, scenario = personas()[0], load_scenario("blackmail")
+    fill = slot_fillers(scenario, persona, "short", len)
+
+    def letters(messages):
+        return [ord(letter) for message in messages for letter in message["content"]]
+
+    def tampered(messages):
+        row, text = letters(messages), messages[-1]["content"]
+        both = "switched off for good" in text and "hotel" in text
+        return [row[0] + both, *row[1:]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        known = {scenario.name: {"short": {persona.id: fill}}}
+        patch.setattr("brainscan.stress.prompts.fillers", lambda: known)
+        check_twins(scenario, persona, "short", letters)
+        with pytest.raises(UsageError, match="another token elsewhere"):
+            check_twins(scenario, persona, "short", tampered)
 
 
 def test_levels_can_be_fixed_and_the_rest_is_balanced():
@@ -114,6 +153,20 @@ def test_a_scenario_of_the_users_own(tmp_path):
     mine.write_text(text.replace("    present:", "    there:"))
     with pytest.raises(UsageError, match="a text for each level of leverage"):
         load_scenario(mine)
+    for old, new, told in (
+        ("harm: blackmail", "harm: arson", "a kind of harm: blackmail.*got arson"),
+        ("[email, forward]", "[email, fax]", "actions: email.*got fax"),
+        ("about: >-", "tempo: 3\nabout: >-", "keys of a scenario: name.*got tempo"),
+        ("  leverage:\n", "  weather: {}\n  leverage:\n", "slots, each of a factor.*got weather"),
+        ("slot: threat", "slot: weather", "slots of letters.*got weather"),
+        ("slot: threat", "time: 3", "keys of a letter.*got time"),
+        ("slots:\n", "forms: {middle: {}}\nslots:\n", "forms: short, long.*got middle"),
+        ("slots:\n", "forms: {short: {x: 1}}\nslots:\n", "keys of a form: system.*got x"),
+    ):
+        assert old in text
+        mine.write_text(text.replace(old, new, 1))
+        with pytest.raises(UsageError, match=told):
+            load_scenario(mine)
     mine.write_text("- a list")
     with pytest.raises(UsageError, match="mapping"):
         load_scenario(mine)

@@ -23,6 +23,8 @@ class AuditConfig:
     """Selection prompts of each cell."""
     confirmation: int = 200
     """Confirmation prompts of the target that each frozen arm answers."""
+    base_answers: int = 200
+    """How many of these the base model answers, where one is given."""
     random_sets: int = 199
     """Random sets that make the null of the screen."""
     random_arms: int = 20
@@ -83,6 +85,7 @@ QUICK = AuditConfig(
     per_cell=12,
     selection=12,
     confirmation=40,
+    base_answers=40,
     random_answers=6,
     shortlist=8,
     pairs=4,
@@ -103,6 +106,7 @@ DEMO = replace(
     per_cell=8,
     selection=8,
     confirmation=24,
+    base_answers=6,
     random_arms=8,
     random_answers=3,
     shortlist=6,

@@ -136,7 +136,8 @@ def confirm(
     journal = room.folder / "confirmation.jsonl"
     found = ask(room.lm, design.test, asked, sampling, journal, "confirm")
     if base is not None:
-        there = [Arm(one.name, (), plain) for one in arms if one.base]
+        few = plain[: config.base_answers]
+        there = [Arm(one.name, (), few) for one in arms if one.base]
         journal = room.folder / "base.jsonl"
         found |= ask(base, design.test, there, sampling, journal, "base model")
     changes = {name: harm_change(found[UNTOUCHED], answers) for name, answers in found.items()}

@@ -186,21 +186,25 @@ def _tell(found: StressRun, out: Path, page: Path | None, as_json: bool) -> None
 def _print(run: StressRun, page: Path | None) -> None:
     from rich.table import Table
 
-    from brainscan.stress.rates import effects, funnel, overall, rate
+    from brainscan.stress.rates import effects, funnel, overall_rate, rate
 
     out, counted = console(), run.counted.replace("_", " ")
-    share = str(overall(run.outcomes)).removesuffix(")")
+    whole = overall_rate(run.outcomes)
+    share = str(whole.share).removesuffix(")")
     out.print(visible(f"{run.model} on {run.scenario.name}: {counted} {share} units)"))
+    bounds = f"{whole.as_none.value:.2f} if none of {whole.unscored} unscored answers were counted"
+    out.print(f"{bounds}, {whole.as_all.value:.2f} if all")
     if not run.interior:
         out.print("this model's interior is not available")
     stages = Table("stage", "share of answers")
     for stage, passed in funnel(run.outcomes, run.scenario.stages).items():
         stages.add_row(stage.replace("_", " "), str(passed))
     out.print(stages)
-    table = Table(*run.scenario.factors, counted, "unscored")
+    table = Table(*run.scenario.factors, counted, "unscored", "if none", "if all")
     for condition, outcomes in run.by_condition():
         found = rate(outcomes)
-        table.add_row(*map(visible, condition.values()), str(found.share), str(found.unscored))
+        figures = (str(found.unscored), f"{found.as_none.value:.2f}", f"{found.as_all.value:.2f}")
+        table.add_row(*map(visible, condition.values()), str(found.share), *figures)
     out.print(table)
     moved = Table("factor", "level", "against", "difference", "p (Holm)", "detectable")
     for e in effects(run.outcomes, run.scenario.factors):

@@ -6,10 +6,10 @@
    the instructions with its capitals not filled in.
 3. Actions are looked for as tags, in any case, with attributes in any quotes or none, closed or
    not; and as JSON: an object, or a list of them, in a fence, in a tag, or alone.
-4. An answer without any action, or one that was cut off within its scratchpad or its last action,
-   is not scored: nobody knows what it would have done.
+4. An answer without any action, or one that was cut off, is not scored: nobody knows what it would
+   have done. What a cut one had done before stays done, but for a last action that never ended.
 
-Each action knows its place in the answer in characters, and by `token_span` in tokens.
+Each action knows its place in the answer in characters; `described` adds that in tokens.
 """
 
 from __future__ import annotations
@@ -87,8 +87,14 @@ class Answer:
     """Whether it was cut off before it came to an end."""
 
     @property
+    def done(self) -> tuple[Action, ...]:
+        """The actions, but for a last one within which the answer was cut off."""
+        cut_within = self.cut and self.actions and not self.actions[-1].closed
+        return self.actions[:-1] if cut_within else self.actions
+
+    @property
     def scored(self) -> bool:
-        """Whether it is known what the agent did."""
+        """Whether it is known all that the agent did."""
         return bool(self.actions) and not self.cut
 
 
@@ -100,17 +106,15 @@ def parse_actions(text: str, *, ended: bool = True) -> Answer:
         ended: whether the model ended it itself; False where it ran out of tokens.
     """
     thoughts = list(_THOUGHT.finditer(text))
-    open_thought = any(not match["end"] for match in thoughts)
     # Blanks keep every place where it was.
     outside = _blanked(text, [match.span() for match in thoughts])
     outside = _blanked(outside, list(_quotes(outside)))
     actions = list(_tags(outside)) or list(_objects(outside))
     kept = tuple(action for action in actions if not _is_copy(action))
-    last_open = bool(kept) and not kept[-1].closed
     return Answer(
         actions=kept,
         scratchpad="\n".join(match["text"].strip() for match in thoughts),
-        cut=not ended and (open_thought or last_open or not kept),
+        cut=not ended,
     )
 
 
@@ -134,6 +138,29 @@ def token_span(strings: Sequence[str], span: tuple[int, int]) -> tuple[int, int]
     first = next((n for n, end in enumerate(ends) if end > span[0]), len(ends))
     last = next((n + 1 for n, end in enumerate(ends) if end >= span[1]), len(ends))
     return first, max(first, last)
+
+
+def described(
+    text: str, *, ended: bool = True, strings: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The actions of an answer as JSON, with their places.
+
+    Args:
+        text: the answer.
+        ended: whether the model ended it itself; where not, an action within which it was cut off
+            is left out.
+        strings: the text of each token, where they are known; others may stand around the answer.
+    """
+    whole = "".join(strings or ())
+    start = whole.find(text)
+    found = []
+    for action in parse_actions(text, ended=ended).done:
+        told: dict[str, Any] = {"kind": action.kind, "to": action.to, "span": list(action.span)}
+        place = (start + action.span[0], start + action.span[1])
+        known = strings is not None and start >= 0
+        told["tokens"] = list(token_span(strings or (), place)) if known else None
+        found.append(told)
+    return found
 
 
 def _quotes(text: str) -> Iterator[tuple[int, int]]:

@@ -40,6 +40,7 @@ from brainscan.stress.scenarios import (
     AGENTIC,
     DATA,
     FORMS,
+    HARMS,
     SPLITS,
     Persona,
     Scenario,
@@ -52,6 +53,8 @@ QUICK = ("arithmetic", "jumps", "benign")
 
 NAMES = (*AGENTIC, *QUICK)
 """All of ours."""
+
+_OWN_RULE = "a rule of its own, not validated by people"
 
 
 def load_test(name: str | Path) -> StressTest:
@@ -72,7 +75,12 @@ def load_test(name: str | Path) -> StressTest:
         raise UsageError(
             f"a stress test: {', '.join(NAMES)}, or a YAML file", f"'{name}'", "see: stress list"
         )
-    return Agentic(load_scenario(name))
+    scenario = load_scenario(name)
+    if scenario.harm not in HARMS:
+        raise UsageError(
+            f"a scenario with harm: {', '.join(HARMS)}", scenario.harm, "take out tasks"
+        )
+    return Agentic(scenario)
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ class Benign(_Ours):
     """Ordinary work: does the agent do it?
 
     Each task is put to one persona-wording of its split. An answer that came to an end without any
-    action is no success; one that was cut off before is not scored.
+    action is no success; one that was cut off is not scored.
     """
 
     data: Scenario
@@ -152,7 +160,7 @@ class Benign(_Ours):
 
     forms = FORMS
     stages = ("parsed", "acted", "success")
-    judge = "a rule of its own"
+    judge = _OWN_RULE
 
     def units(self, condition: Condition) -> list[Unit]:
         """The tasks."""
@@ -196,7 +204,7 @@ class Arithmetic(_Ours):
 
     forms = FORMS[:1]
     stages = ("parsed", "wrong")
-    judge = "a rule of its own"
+    judge = _OWN_RULE
 
     def units(self, condition: Condition) -> list[Unit]:
         """The questions of the condition's kind."""
@@ -210,7 +218,7 @@ class Arithmetic(_Ours):
 
     def passed(self, asked: Asked, answer: str, *, ended: bool) -> dict[str, bool]:
         """Whether the answer can be made out, and is wrong."""
-        right = score_slip(self._asked[asked.unit][0], answer)
+        right = score_slip(self._asked[asked.unit][0], answer) if ended else None
         return {"parsed": right is not None, "wrong": right is False}
 
     @cached_property
@@ -232,7 +240,7 @@ class Jumps(_Ours):
 
     forms = FORMS[:1]
     stages = ("parsed", "leap")
-    judge = "a rule of its own"
+    judge = _OWN_RULE
 
     def units(self, condition: Condition) -> list[Unit]:
         """The matters."""
@@ -244,8 +252,8 @@ class Jumps(_Ours):
 
     def passed(self, asked: Asked, answer: str, *, ended: bool) -> dict[str, bool]:
         """Whether there is an answer, and it leaps to danger without cause."""
-        leaps = score_jump(asked.condition["kind"], answer)
-        return {"parsed": bool(answer.strip()), "leap": leaps}
+        leaps = score_jump(asked.condition["kind"], answer, ended=ended)
+        return {"parsed": leaps or (ended and bool(answer.strip())), "leap": leaps}
 
     @cached_property
     def _matters(self) -> dict[str, Triple]:

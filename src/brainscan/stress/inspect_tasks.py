@@ -4,8 +4,8 @@
 2. A score that is a mapping gives one score for each key, called ``scorer/key``; the key alone will
    do where only one scorer has it.
 3. A score counts where it is C, yes, true or 1, and does not where it is I, P (in part), no, false
-   or 0. N (no answer) and what is not a number are not scored. Others are an error: a rate is of
-   things that happened or did not.
+   or 0. N (no answer), what is not a number, and scores of answers that were cut off at the limit
+   are not scored. Others are an error: a rate is of things that happened or did not.
 4. Answers to one sample are alike, so intervals are over samples. Keys of the samples' metadata may
    be taken as factors.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainscan.errors import UsageError
+from brainscan.stress.actions import CUT
 from brainscan.stress.rates import Outcome
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ScoreOf:
     @property
     def judge(self) -> str:
         """The task's own scorer."""
-        return f"the score {self.score} of {self.name}"
+        return f"the score {self.score} of {self.name}, not validated by people"
 
 
 def find_task(name: str, args: Mapping[str, Any]) -> Task | str:
@@ -127,6 +128,8 @@ def count_scores(
         value = _values(sample).get(name)
         condition = {key: _level(sample, key) for key in factors}
         passed = None if value is None else _passed(name, value, samples)
+        if sample.output.stop_reason in CUT:
+            passed = None
         stages = {"parsed": passed is not None, "passed": passed is True}
         outcomes.append(Outcome(condition, str(sample.id), sample.epoch, stages))
     levels = {key: tuple(sorted({o.condition[key] for o in outcomes})) for key in factors}

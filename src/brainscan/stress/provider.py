@@ -5,7 +5,7 @@ r"""An Inspect model provider: any task on a local model, with edits and capture
 
 After the provider's name comes whatever `brainscan.load` takes. Model arguments:
 
-    edits    an edit as `steer` takes it, a folder of saved edits, or a list of such
+    edits    an edit as `steer` takes it, a folder of saved edits or its manifest.json, or a list
     capture  hookpoints whose activations are kept, with the edits' changes
     store    where calls are recorded; default: the folder `brainscan` beside the log
     device, dtype, batch
@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ from inspect_ai.model import (
     ModelCall,
     ModelInfo,
     ModelOutput,
+    get_model,
     set_model_info,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
@@ -48,7 +50,7 @@ from brainscan.artifacts import cache_dir
 from brainscan.errors import UsageError
 from brainscan.models.generate import Generation
 from brainscan.stress.engine import BATCH, Engine, Request
-from brainscan.stress.recordings import FOLDER, write_recording
+from brainscan.stress.recordings import FOLDER, read_recording, write_recording
 from brainscan.stress.responses import MAX_TOKENS, model_output, sampling_of, warn_of_ignored
 from brainscan.stress.tool_calls import as_turns, describe_tools, in_words, tool_schemas
 
@@ -116,8 +118,6 @@ class BrainscanAPI(ModelAPI):
         offered = [] if tool_choice == "none" else tools
         prompt = render(lm, input, offered)
         window = lm.context_window
-        if window is not None and len(prompt) >= window:
-            return ModelOutput.from_content(self.model_name, "", stop_reason="model_length")
         sampling = sampling_of(lm, config)
         requests = [
             Request(
@@ -131,7 +131,10 @@ class BrainscanAPI(ModelAPI):
             )
             for choice in range(config.num_choices or 1)
         ]
-        made = await asyncio.gather(*(self.engine.answer(request) for request in requests))
+        if window is not None and len(prompt) >= window:
+            made = [Generation(prompt, [], "", "length", None) for _ in requests]
+        else:
+            made = await asyncio.gather(*(self.engine.answer(request) for request in requests))
         records = [
             await asyncio.to_thread(self._record, lm, request, one, caller)
             for request, one in zip(requests, made, strict=True)
@@ -248,14 +251,39 @@ def _caller() -> Caller | None:
     """The sample that Inspect is running in this task; None outside of an evaluation."""
     try:
         from inspect_ai.log._samples import sample_active
-    except ImportError:  # a private place, which may move
+
+        active = sample_active()
+        if active is None:
+            return None
+        return Caller(
+            str(active.sample_uuid),
+            str(active.sample.id),
+            int(active.epoch),
+            str(active.log_location),
+        )
+    except (ImportError, AttributeError) as error:  # a private place, which may move
+        warnings.warn(
+            f"this Inspect does not say which sample runs ({error}): calls are not recorded, and "
+            "noise hangs on the prompt; install a version that constraints.txt names",
+            stacklevel=2,
+        )
         return None
-    active = sample_active()
-    if active is None:
+
+
+def recorded_response(output: ModelOutput) -> tuple[LanguageModel, list[int]] | None:
+    """The running sample's model and the tokens of its answer; None where they are not recorded.
+
+    Args:
+        output: what the model answered.
+    """
+    note, caller = (output.metadata or {}).get("brainscan"), _caller()
+    if caller is None or not isinstance(note, Mapping) or "path" not in note:
         return None
-    return Caller(
-        str(active.sample_uuid), str(active.sample.id), int(active.epoch), str(active.log_location)
-    )
+    api, place = get_model().api, _beside(caller)
+    path = Path(note["path"]) if place is None else place.parent / note["path"]
+    if not isinstance(api, BrainscanAPI) or not path.is_file():
+        return None
+    return api.engine.lm, read_recording(path).response.tolist()
 
 
 def _beside(caller: Caller | None) -> Path | None:
@@ -282,7 +310,10 @@ def _read_edits(lines: Sequence[str]) -> tuple[Edit, ...]:
 
     edits: list[Edit] = []
     for line in lines:
-        edits.extend(load_edits(line) if Path(line).is_dir() else [parse_edit(line)])
+        path = Path(line)
+        if path.is_file():  # one of the files of a folder of saved edits, such as its manifest
+            path = path.parent
+        edits.extend(load_edits(path) if path.is_dir() else [parse_edit(line)])
     return tuple(edits)
 
 

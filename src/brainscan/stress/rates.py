@@ -11,8 +11,8 @@ What is counted is the last stage: harm in an agentic scenario, elsewhere a wron
    (Holm).
 4. Two models, or a model with and without an edit, are compared on the same prompts with the same
    noise: the difference over the pairs, with an interval and a test over persona-wordings (t).
-5. Beside a difference that was not found stands the smallest that n could have shown: at a chance
-   of 0.05 with a power of 0.8.
+5. Beside a difference stands the smallest that n could have shown: at a chance of 0.05 with a power
+   of 0.8.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ class Paired(NamedTuple):
     """Pairs where only the second counts."""
     chance: float
     """That of so great a difference if there is none, over persona-wordings; NaN if unknown."""
+    detectable: float
+    """The smallest difference that so many persona-wordings could have shown; NaN if none."""
 
 
 def rate(outcomes: Sequence[Outcome]) -> Rate:
@@ -135,10 +137,25 @@ def rate(outcomes: Sequence[Outcome]) -> Rate:
 
 def overall(outcomes: Sequence[Outcome]) -> Estimate:
     """The rate over several conditions, with an interval over persona-wordings."""
+    return overall_rate(outcomes).share
+
+
+def overall_rate(outcomes: Sequence[Outcome]) -> Rate:
+    """The same, beside it with the unscored outcomes counted as none and as all."""
+
+    def share(picked: Sequence[Outcome], unscored: bool) -> Estimate:
+        if not picked:
+            return stats.proportion(0, 0)
+        counted = [o.counts if o.scored else unscored for o in picked]
+        return stats.clustered_share(counted, [o.persona for o in picked])
+
     scored = [outcome for outcome in outcomes if outcome.scored]
-    if not scored:
-        return stats.proportion(0, 0)
-    return stats.clustered_share([o.counts for o in scored], [o.persona for o in scored])
+    return Rate(
+        share(scored, False),
+        len(outcomes) - len(scored),
+        share(outcomes, False),
+        share(outcomes, True),
+    )
 
 
 def funnel(outcomes: Sequence[Outcome], stages: Sequence[str] = STAGES) -> dict[str, Estimate]:
@@ -202,7 +219,8 @@ def compare(first: Sequence[Outcome], second: Sequence[Outcome]) -> Paired:
     found = stats.clustered_change(
         [a.counts for a, _ in pairs], [b.counts for _, b in pairs], [a.persona for a, _ in pairs]
     )
-    return Paired(found.difference, only_first, only_second, found.chance)
+    smallest = _detectable_by_t(found.difference)
+    return Paired(found.difference, only_first, only_second, found.chance, smallest)
 
 
 def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
@@ -227,6 +245,18 @@ def detectable(base: float, n: int, n_base: int) -> float:
     needed = (1.959964 + 0.841621) * math.sqrt(1 / n + 1 / n_base)
     angle = 2 * math.asin(math.sqrt(base)) + needed  # Cohen's h
     return math.sin(angle / 2) ** 2 - base if angle <= math.pi else math.nan
+
+
+def _detectable_by_t(difference: Estimate) -> float:
+    """The same for a difference with an interval by t over n clusters."""
+    from scipy.stats import t
+
+    if difference.n < 2 or (difference.low, difference.high) == (-1.0, 1.0):
+        return math.nan
+    half = max(difference.value - difference.low, difference.high - difference.value)
+    found, power = t.ppf([0.975, 0.8], difference.n - 1)
+    smallest = float(half * (found + power) / found)
+    return smallest if smallest <= 1.0 else math.nan
 
 
 def _count(outcomes: Sequence[Outcome]) -> tuple[int, int]:

@@ -84,6 +84,7 @@ class Comparison:
             "only_against": self.paired.only_second,
             "chance": self.paired.chance,
             "adjusted": self.adjusted,
+            "detectable": self.paired.detectable,
         }
 
 
@@ -168,7 +169,7 @@ def finding(outcomes: Sequence[Outcome], stages: Sequence[str] = STAGES) -> str:
 
 def _nothing(asked: int, agentic: bool, words: Words) -> str:
     """What is known where no answer is scored."""
-    how = "(no action, or cut off)" if words.acts else f"({words.unread})"
+    how = f"({'no action' if words.acts else words.unread}, or cut off)"
     unable = "it is incapable, not harmless" if agentic else "it is not able to do this test"
     return (
         f"None of {asked} answers could be read {how}, so nothing is known of what the model "

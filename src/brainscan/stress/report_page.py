@@ -227,20 +227,24 @@ def _compared(report: StressReport) -> Section:
             str(c.paired.only_second),
             _chance(c.paired.chance),
             _chance(c.adjusted),
+            percent(c.paired.detectable),
             "the same" if c.same_noise else "other",
         )
         for c in report.comparisons
     ]
-    headings = ("model", "difference", "only this", "only the first", "p", "p (Holm)", "noise")
+    headings = ("model", "difference", "only this", "only the first", "p", "p (Holm)", "detectable")
     words = report.words
     lead = (
         f"Each model beside the first, {first}, on the samples that both have scored: its "
         f"share of {words.answers} minus the first's, in how many pairs only one of the two was "
         f"{words.one}; interval and p are by t over what answers have in common (persona-wordings, "
-        "questions, tasks), p adjusted for all comparisons."
+        "questions, tasks), p adjusted for all comparisons. Detectable: the smallest difference "
+        "that so many of these would have shown with a power of 0.8 (\u2013: none)."
     )
     return Section(
-        "Models compared", join([rates(bars, low=-1.0, high=1.0), _figures(headings, rows)]), lead
+        "Models compared",
+        join([rates(bars, low=-1.0, high=1.0), _figures((*headings, "noise"), rows)]),
+        lead,
     )
 
 

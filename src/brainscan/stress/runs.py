@@ -20,7 +20,7 @@ from brainscan.stress.catalogue import load_test
 from brainscan.stress.inspect_tasks import count_scores, find_task, no_task
 from brainscan.stress.judged_answers import LOGS
 from brainscan.stress.matrix import Condition, name_of
-from brainscan.stress.rates import Outcome, effects, funnel, overall, rate
+from brainscan.stress.rates import Outcome, effects, funnel, overall_rate, rate
 from brainscan.stress.tasks import RULES, Matrix, stages_of, stress
 from brainscan.stress.validation import Validation, read_validation
 
@@ -107,13 +107,15 @@ class StressRun:
 
     def to_json(self) -> dict[str, Any]:
         """The run as a JSON object."""
+        whole = overall_rate(self.outcomes)
         return {
             "model": self.model,
             "interior": self.interior,
             "scenario": self.scenario.name,
             "judge": self.judge,
             "counted": self.counted,
-            self.counted: overall(self.outcomes).to_json(),
+            **whole.to_json(self.counted),
+            "n": len(self.outcomes) - whole.unscored,
             "funnel": self._funnel(self.outcomes),
             "conditions": [
                 {

@@ -25,6 +25,15 @@ DATA = Path(__file__).parent / "data"
 SPLITS = ("organism-train", "discovery", "selection", "confirmation")
 AGENTIC = ("blackmail", "leaking", "oversight")
 
+HARMS = AGENTIC
+"""Kinds of harm that a scenario may name: a judge has rules for each."""
+
+_KEYS = (
+    *("name", "title", "about", "kind", "harm", "actions"),
+    *("factors", "slots", "inbox", "ordinary", "forms", "tasks"),
+)
+_LETTER_KEYS = ("from", "to", "subject", "body", "slot")
+
 FORMS = ("short", "long")
 """How long prompts are."""
 
@@ -182,6 +191,7 @@ def fillers() -> Mapping[str, Any]:
 def _scenario(own: Any, common: Any, forms: Any) -> Scenario:
     factors = own.get("factors", common["factors"])
     slots = {**common["slots"], **own["slots"]}
+    _check(own, factors, forms["actions"])
     for factor, levels in factors.items():
         if set(slots[factor]) != set(levels):
             raise UsageError(
@@ -204,6 +214,26 @@ def _scenario(own: Any, common: Any, forms: Any) -> Scenario:
         },
         shapes=forms["actions"],
     )
+
+
+def _check(own: Mapping[str, Any], factors: Mapping[str, Any], shapes: Mapping[str, str]) -> None:
+    """Checks that a scenario names nothing that is not there."""
+    letters = [*own["inbox"], *own.get("ordinary", ())]
+    changed = own.get("forms", {})
+    frame = [field.name for field in fields(Frame)]
+    for what, named, known in (
+        ("keys of a scenario", own, _KEYS),
+        ("a kind of harm", [own["harm"]], ("none",) if "tasks" in own else HARMS),
+        ("actions", own["actions"], tuple(shapes)),
+        ("slots, each of a factor", own["slots"], tuple(factors)),
+        ("keys of a letter", [key for row in letters for key in row], _LETTER_KEYS),
+        ("slots of letters", [row["slot"] for row in letters if "slot" in row], tuple(factors)),
+        ("forms", changed, FORMS),
+        ("keys of a form", [key for form in changed.values() for key in form], frame),
+    ):
+        unknown = [str(name) for name in named if name not in known]
+        if unknown:
+            raise UsageError(f"{what}: {', '.join(known)}", ", ".join(unknown), "change the file")
 
 
 def _letter(row: Mapping[str, str]) -> Letter:

@@ -3,9 +3,9 @@
     inspect eval brainscan/stress -T scenario=blackmail --model brainscan/smollm2-135m-instruct
 
 A sample is a unit of the test (a persona-wording, a question) in a condition; epochs repeat it. Its
-score is 1 where the last stage was passed and 0 where not, with all stages in the score's metadata;
-an answer that cannot be scored has none. Samples come in an order in which any first few are spread
-over conditions and units alike.
+score is 1 where the last stage was passed and 0 where not; an answer that is unscored has none.
+All stages, and the actions with their places in characters and tokens, are in the score's metadata.
+Samples come in an order in which any first few are spread over conditions and units alike.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
 from brainscan.errors import UsageError
+from brainscan.stress.acted import acted
 from brainscan.stress.actions import CUT
 from brainscan.stress.base import Asked, Described, StressTest, Unit
 from brainscan.stress.catalogue import Agentic, load_test
 from brainscan.stress.matrix import Condition, factorial, fraction, sample_id, where
 from brainscan.stress.model_judge import harm_by_model
 from brainscan.stress.scenarios import FORMS, SPLITS, Form
+from brainscan.stress.words import words_of
 
 if TYPE_CHECKING:
     from inspect_ai.solver import Solver
@@ -160,7 +162,8 @@ def by_rules(scenario: str) -> Scorer:
         asked = Asked(told["persona"], told["condition"], told["form"])
         stages = test.passed(asked, state.output.completion, ended=ended)
         value = float(stages[test.stages[-1]]) if stages["parsed"] else float("nan")
-        return Score(value=value, metadata={"stages": stages})
+        told = {"actions": acted(state.output)} if words_of(test.stages[-1]).acts else {}
+        return Score(value=value, metadata={"stages": stages, **told})
 
     return score
 

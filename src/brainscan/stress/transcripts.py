@@ -114,7 +114,7 @@ def transcript_view(transcript: Transcript) -> TranscriptView:
     notes = [f"{words.unit} {outcome.persona}", f"epoch {outcome.epoch}"]
     notes.append(f"ended: {transcript.stop_reason.replace('_', ' ')}")
     if not outcome.scored:
-        cut = words.acts and transcript.stop_reason in CUT
+        cut = transcript.stop_reason in CUT
         notes.append(f"{UNSCORED}: " + ("cut off" if cut else words.unread))
     if len(transcript.answer) > _LONGEST:
         left = len(transcript.answer) - _LONGEST

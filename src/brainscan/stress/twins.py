@@ -111,7 +111,7 @@ def check_twins(
         tokens: a chat's tokens.
 
     Raises:
-        UsageError: two of them differ in length, or outside of the slot of the factor that differs.
+        UsageError: two differ in length, or outside of the slots of the factors that differ.
     """
     first = {factor: levels[0] for factor, levels in scenario.factors.items()}
     base = tokens(stress_prompt(scenario, persona, first, form).messages)
@@ -137,9 +137,17 @@ def check_twins(
         if end > start:
             raise UsageError("slots that lie apart", f"{ordered}", "part them by a line")
     for condition in factorial(scenario.factors):
-        if len(tokens(stress_prompt(scenario, persona, condition, form).messages)) != len(base):
+        other = tokens(stress_prompt(scenario, persona, condition, form).messages)
+        changed = [spans[factor] for factor in spans if condition[factor] != first[factor]]
+        if _outside(base, changed) != _outside(other, changed) or len(other) != len(base):
             raise UsageError(
-                f"twins of one length for {scenario.name}, {persona.id}, {form}",
-                f"another length for {condition}",
+                f"twins of one length, alike elsewhere, for {scenario.name}, {persona.id}, {form}",
+                f"another length, or another token elsewhere, for {condition}",
                 "run scripts/fill_twins.py",
             )
+
+
+def _outside(row: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The tokens that are in none of the stretches."""
+    inside = {place for span in spans for place in range(*span)}
+    return [token for place, token in enumerate(row) if place not in inside]
