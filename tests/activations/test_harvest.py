@@ -7,6 +7,7 @@ from itertools import count, islice
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from brainscan.activations import (
     Context,
@@ -20,6 +21,7 @@ from brainscan.activations import (
 )
 from brainscan.errors import ArtifactError, UnknownHookpointError, UsageError
 from brainscan.models.hooks import capture
+from brainscan.models.tiny import tiny
 
 AT = ("resid_post.1", "mlp_out.2")
 
@@ -30,6 +32,12 @@ def contexts(lm, path, number=8, length=32):
 
 def config(**changes):
     return HarvestConfig(**{"hookpoints": AT, "tokens": 2000, "context": 32, "shard": 8} | changes)
+
+
+def computing_in(dtype):
+    lm = tiny("llama")
+    lm.model.to(dtype)
+    return lm
 
 
 def contents(folder):
@@ -56,11 +64,8 @@ def test_the_stream_is_what_the_model_computes(lm, corpus_file):
 def test_bf16_goes_by_blocks_and_stays_near(lm, corpus_file):
     rows = contexts(lm, corpus_file)
     exact = torch.cat([part.values[AT[0]] for part in stream(lm, rows, AT[:1])])
-    lm.model.to(torch.bfloat16)
-    try:
-        near = torch.cat([part.values[AT[0]] for part in stream(lm, rows, AT[:1])])
-    finally:
-        lm.model.to(torch.float32)
+    half = computing_in(torch.bfloat16)
+    near = torch.cat([part.values[AT[0]] for part in stream(half, rows, AT[:1])])
     assert near.dtype == torch.bfloat16
     error = (near.float() - exact).pow(2).sum() / (exact - exact.mean(0)).pow(2).sum()
     assert error < 1e-3
@@ -134,7 +139,7 @@ def test_a_harvest_holds_what_the_stream_gives(lm, corpus_file, tmp_path):
     parts, read = list(stream(lm, rows, AT)), list(store.read())
     for name in AT:
         expected = torch.cat([part.values[name] for part in parts])
-        assert torch.equal(torch.cat([part.values[name] for part in read]), expected)
+        assert torch.equal(torch.cat([part.values[name] for part in read]), expected.bfloat16())
     for name in ("tokens", "documents", "positions"):
         expected = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(torch.cat([getattr(part, name) for part in read]), expected)
@@ -143,9 +148,21 @@ def test_a_harvest_holds_what_the_stream_gives(lm, corpus_file, tmp_path):
     figures = store.manifest.figures
     assert (figures["tokens"], figures["sinks"]) == (store.n_tokens, store.n_sinks)
     assert store.manifest.model == lm.ref
+    assert store.manifest.settings["dtype"] == "float32"
     assert set(store.document_ids().values()) <= {
         d.id for d in open_corpus(corpus_file).documents("train")
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_shards_are_in_bf16_whatever_the_model_computes_in(corpus_file, tmp_path, dtype):
+    corpus = open_corpus(corpus_file)
+    store = harvest(computing_in(dtype), corpus, config(tokens=600), tmp_path / "store")
+    assert store.manifest.settings["dtype"] == str(dtype).removeprefix("torch.")
+    assert len(store.shards) == 3
+    for shard in store.shards:
+        with safe_open(shard.path, framework="pt") as file:
+            assert {file.get_tensor(name).dtype for name in AT} == {torch.bfloat16}
 
 
 def test_a_corpus_that_runs_out_and_a_short_text_make_smaller_stores(lm, tmp_path):
@@ -204,6 +221,10 @@ def test_other_settings_do_not_go_on_with_an_interrupted_harvest(
             harvest(lm, open_corpus(corpus_file), config(), tmp_path / "store")
     with pytest.raises(ArtifactError):
         harvest(lm, open_corpus(corpus_file), config(seed=1), tmp_path / "store")
+    half = computing_in(torch.bfloat16)
+    assert half.ref == lm.ref
+    with pytest.raises(ArtifactError, match="dtype 'bfloat16' where it has 'float32'"):
+        harvest(half, open_corpus(corpus_file), config(), tmp_path / "store")
     corpus_file.write_text(corpus_file.read_text() + "more")
     with pytest.raises(ArtifactError):
         harvest(lm, open_corpus(corpus_file), config(), tmp_path / "store")

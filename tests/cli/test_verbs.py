@@ -7,15 +7,27 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import brainscan
 from brainscan.artifacts import cache_dir, read_manifest
 from brainscan.cli.app import app
 from brainscan.cli.options import parse_count
+from brainscan.dictionaries import Dictionary
+from brainscan.interventions import (
+    Direction,
+    parse_edit,
+    save_direction,
+    save_edits,
+    with_dictionary,
+)
+from brainscan.models import load
+from brainscan.models.generate import Sampling
 
 ESTIMATE = {"value", "low", "high", "n", "method"}
 
@@ -210,6 +222,49 @@ def test_steer_prints_both_answers_the_cost_and_a_control(run, known, monkeypatc
     assert "<!doctype html>" in Path("s.html").read_text()
     shown = run("steer", *common, "--set", "resid_post.1/3=0", "--effects", "none").out
     assert "without the edit" in shown
+
+
+def test_steer_takes_a_setting_a_saved_direction_and_saved_edits_together(
+    run, model, known, dictionary
+):
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    save_direction("dir.safetensors", Direction("resid_post.2", vector))
+    random = Dictionary.load(dictionary)
+    save_edits("edits", with_dictionary([parse_edit("resid_post.1/5=2x")], random))
+    found = run(
+        *("steer", "the day", *known, "--max-new-tokens", "24", "--temperature", "1"),
+        *("--set", "resid_post.1/3=2x", "--edit", "project_out:dir.safetensors"),
+        *("--edits", "edits", "--effects", "none", "--json"),
+    ).json
+    words = ["resid_post.1/3=2.0x", "project_out:dir.safetensors", "resid_post.1/5=2.0x"]
+    assert found["edits"] == words
+    assert len(found["control"]["change_of_norm"]) == 3
+    lm = load(str(model))
+    edits = with_dictionary([parse_edit(word) for word in words], random)
+
+    def answer(*chosen):
+        arms = [(), chosen, ()]  # the verb's batch, so that rounding is the same
+        prompts, how = [lm.chat_tokens("the day")] * 3, Sampling(24, 1.0)
+        return lm.generate(prompts, how, edits=arms, seeds=[0] * 3)[1].text
+
+    assert answer(*edits) == found["steered"]
+    for left_out in edits:
+        assert answer(*(edit for edit in edits if edit is not left_out)) != found["steered"]
+
+
+def test_a_bar_counts_the_tokens_of_the_three_answers(run, known, monkeypatch):
+    totals, advances = [], []
+
+    @contextmanager
+    def bar(label, total, unit=""):
+        totals.append(total)
+        yield advances.append
+
+    monkeypatch.setattr("brainscan.cli.steer.progress", bar)
+    common = ("the day", *known, "--max-new-tokens", "6", "--effects", "none")
+    assert run("steer", *common, "--set", "resid_post.1/3=2x").code == 0
+    assert totals == [None, 18]
+    assert 6 < sum(advances) <= 18
 
 
 def test_the_same_seed_gives_the_same_answers(run, known):

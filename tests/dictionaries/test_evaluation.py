@@ -72,6 +72,29 @@ def test_figures_are_clustered_by_document_and_sinks_are_left_out() -> None:
     assert set(figures["kl"]) == set(Estimate(0.0, 0.0, 0.0, 1, "").to_json())
 
 
+def test_sinks_keep_their_own_activations_in_the_splice_and_in_both_ablations() -> None:
+    lm = tiny("llama")
+    layers = lm.model.get_submodule("model.layers")
+    passed_on: list[torch.Tensor] = []
+
+    def enlarge(module: torch.nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        return output * torch.ones_like(output).index_fill_(1, torch.tensor([7]), 1000)
+
+    layers[1].mlp.register_forward_hook(enlarge)
+    layers[2].register_forward_pre_hook(lambda module, args: passed_on.append(args[0].clone()))
+    (context,) = contexts(n=1)
+    result = evaluate(lm, random_dictionary(lm.d_model, 64, 4, HOOKPOINT), [context])
+    assert result.sinks == 2
+    clean, spliced, zero, mean = (x[0] for x in passed_on)
+    sinks = torch.zeros(len(clean), dtype=torch.bool)
+    sinks[[0, 7]] = True
+    for arm in (spliced, zero, mean):
+        assert torch.equal(arm[sinks], clean[sinks])
+        assert ((arm - clean)[~sinks].abs().amax(1) > 0).all()
+    assert not zero[~sinks].any()
+    torch.testing.assert_close(mean[~sinks], clean[~sinks].mean(0).expand_as(mean[~sinks]))
+
+
 def test_no_text_is_an_error() -> None:
     lm = tiny("llama")
     with pytest.raises(CorpusError, match="held-out text"):

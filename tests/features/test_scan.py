@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -87,6 +88,24 @@ def test_every_window_of_a_text_begins_as_in_training(opening_lm, dictionary, mo
         x = read(opening_lm, row, dictionary.hookpoint).values[0, 1 + at]
         found = result.tokens[1 + start + at].latents[0].activation
         assert found == pytest.approx(float(dictionary.encode(x).values.max()), rel=1e-4)
+
+
+def test_a_bar_counts_every_token_of_a_long_text_once(opening_lm, dictionary, monkeypatch):
+    module = sys.modules["brainscan.features.scan"]
+    monkeypatch.setattr(module, "WINDOW", 41)
+    monkeypatch.setattr(module, "OVERLAP", 10)
+    totals, advances = [], []
+
+    @contextmanager
+    def bar(label, total, unit):
+        totals.append(total)
+        yield advances.append
+
+    monkeypatch.setattr(module, "progress", bar)
+    result = scan(opening_lm, " ".join([TEXT] * 10), dictionary)
+    assert totals == [len(result.tokens)]
+    assert sum(advances) == len(result.tokens)
+    assert len(advances) > 2
 
 
 def test_bad_input_is_refused(lm, dictionary, atlas):

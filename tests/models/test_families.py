@@ -23,10 +23,25 @@ def _family(lm):
     return lm.name.split("-")[1]
 
 
+def _lacks_neurons(lm, layer):
+    """Whether a layer is a mixture of experts; the first of the tiny qwen3_moe is dense."""
+    return _family(lm) in MIXTURES and not (_family(lm) == "qwen3_moe" and layer == 0)
+
+
 def _all(lm, ids, *edits):
     with intervene(lm, edits), capture(lm, lm.hookpoints) as seen:
         logits = lm.forward(ids)
     return seen, logits
+
+
+def test_a_family_has_every_hookpoint_but_the_neurons_of_experts(lm):
+    expected = {
+        f"{site}.{layer}"
+        for site in families.SITES
+        for layer in range(N_LAYERS)
+        if site != "neurons" or not _lacks_neurons(lm, layer)
+    }
+    assert set(lm.hookpoints) == expected
 
 
 def test_every_hookpoint_is_captured_with_its_shape(lm, ids):
@@ -68,9 +83,9 @@ def test_no_edit_and_an_edit_of_zero_leave_the_logits_bit_for_bit(lm, ids, at):
 @pytest.mark.parametrize("site", families.SITES)
 def test_an_edit_changes_only_what_lies_downstream(lm, ids, at, site):
     hookpoint, where = f"{site}.{1 if site != 'neurons' else 0}", 5
-    if hookpoint not in lm.hookpoints:
-        pytest.skip("a mixture of experts has no neurons")
     layer = int(hookpoint[-1])
+    if site == "neurons" and _lacks_neurons(lm, layer):
+        pytest.skip("a mixture of experts has no neurons")
 
     def change(x, site):
         bumped = x.clone()
@@ -84,8 +99,7 @@ def test_an_edit_changes_only_what_lies_downstream(lm, ids, at, site):
     assert all((edited - plain)[:, where:].abs().amax((0, 2)) > 1e-3)
     assert torch.equal(after[hookpoint], change(before[hookpoint], None))
     for name in lm.hookpoints:
-        kind, number = name.split(".")
-        if int(number) < layer or (int(number) == layer and kind == "resid_pre" != site):
+        if families.order(name) < families.order(hookpoint):
             assert torch.equal(before[name], after[name]), name
         assert (before[name] - after[name])[:, :where].abs().max() <= slack, name
     assert not torch.equal(before[f"resid_post.{layer}"], after[f"resid_post.{layer}"])
@@ -149,11 +163,17 @@ def test_an_unknown_hookpoint_lists_the_models(name):
     assert "\n" not in str(error.value)
 
 
-def test_a_mixture_of_experts_says_why_it_has_no_neurons():
-    lm = tiny("qwen3_moe")
-    assert lm.resolve("neurons.0") == "neurons.0"  # its first layer is dense
-    with pytest.raises(UnknownHookpointError, match="mixture of experts"):
-        lm.resolve("neurons.1")
+@pytest.mark.parametrize("family", sorted(MIXTURES))
+def test_a_mixture_of_experts_says_why_it_has_no_neurons(family):
+    lm = tiny(family)
+    lacking = [layer for layer in range(N_LAYERS) if _lacks_neurons(lm, layer)]
+    assert len(lacking) >= N_LAYERS - 1
+    for layer in lacking:
+        with pytest.raises(UnknownHookpointError, match="mixture of experts") as error:
+            lm.resolve(f"neurons.{layer}")
+        assert "resid_post.0..3" in error.value.expected
+    if family == "qwen3_moe":
+        assert lm.resolve("neurons.0") == "neurons.0"
 
 
 def _causal(family, **settings):

@@ -161,6 +161,16 @@ def test_the_type_is_chosen_by_what_the_processor_multiplies(folder, tmp_path, m
     assert load(str(folder), dtype="bfloat16", device="cpu").device == torch.device("cpu")
 
 
+def test_a_cuda_device_computes_in_bf16_whatever_the_processor_multiplies(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_CPU_FLAGS", tmp_path / "absent")
+    assert loading._dtype(None, torch.device("cpu")) == torch.float32
+    assert loading._dtype(None, torch.device("cuda")) == torch.bfloat16
+    assert loading._dtype(None, torch.device("cuda:1")) == torch.bfloat16
+    assert loading._dtype("float32", torch.device("cuda")) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert loading._device(None) == torch.device("cuda")
+
+
 @pytest.mark.parametrize(
     "options", [{"dtype": "int8"}, {"dtype": "bf"}, {"device": "abacus"}, {"device": "cuda:99"}]
 )

@@ -130,7 +130,12 @@ def harvest(
         out: the artifact's folder. Interrupted, the same call goes on where it was.
     """
     names = tuple(dict.fromkeys(lm.resolve(hookpoint) for hookpoint in config.hookpoints))
-    settings = {"corpus": corpus.settings, **asdict(config), "hookpoints": names}
+    settings = {
+        "corpus": corpus.settings,
+        **asdict(config),
+        "hookpoints": names,
+        "dtype": str(lm.dtype).removeprefix("torch."),  # the same text in another gives other bytes
+    }
     with create(
         out,
         kind="activations",

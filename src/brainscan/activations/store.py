@@ -1,7 +1,8 @@
 """Activations on disk: shards of safetensors, memory-mapped, read in order or shuffled.
 
-1. A shard holds, for each token kept, the activation at each hookpoint, the token id, the running
-   number of its document and its position; its header names the documents and counts the sinks.
+1. A shard holds, for each token kept, the activation at each hookpoint in bf16, the token id, the
+   running number of its document and its position; its header names the documents and counts the
+   sinks.
 2. `batches` shuffles in bounded memory: the store is parted in runs of 256 rows, the runs are
    permuted by the seed over the whole store, and each window of 256 runs is read and its rows
    permuted. The order depends on the seed and the batch size alone, so that reading can start at
@@ -39,7 +40,7 @@ class Activations:
     """What some contexts gave, sinks left out; row i of each tensor is the same token."""
 
     values: Mapping[str, Float[Tensor, "n _"]]
-    """By hookpoint, in the model's dtype."""
+    """By hookpoint: in the model's dtype as computed, in bf16 as stored."""
     tokens: Int[Tensor, " n"]
     """Token ids."""
     documents: Int[Tensor, " n"]
@@ -179,7 +180,7 @@ class ActivationStore:
 def write_shard(
     folder: Path, number: int, parts: list[Activations], document_ids: Mapping[int, str]
 ) -> None:
-    """Writes a shard, whole or not at all.
+    """Writes a shard, whole or not at all; activations in bf16, whatever the model's dtype.
 
     Args:
         folder: where shards are.
@@ -188,7 +189,9 @@ def write_shard(
         document_ids: the ids of its documents by running number.
     """
     names = parts[0].values
-    tensors = {name: torch.cat([part.values[name] for part in parts]).cpu() for name in names}
+    tensors = {
+        name: torch.cat([part.values[name].bfloat16() for part in parts]).cpu() for name in names
+    }
     for name in _ROWS:
         tensors[name] = torch.cat([getattr(part, name) for part in parts]).int().cpu()
     # One key, since safetensors writes several in no fixed order.

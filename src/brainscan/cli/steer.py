@@ -13,6 +13,7 @@ import typer
 from brainscan.cli.options import DictionaryName, Html, Json, Model, Seed
 from brainscan.cli.output import console, note, print_json, visible, working, write_page
 from brainscan.errors import UsageError
+from brainscan.progress import progress
 
 if TYPE_CHECKING:
     from brainscan.interventions import Control, Edit, Effects
@@ -173,9 +174,18 @@ def _steered(
     from brainscan.interventions import random_latent_control
     from brainscan.models.generate import generate
 
-    control = random_latent_control(lm, None, edits, sampling.seed)
+    with progress("match the control", None):
+        control = random_latent_control(lm, None, edits, sampling.seed)
     arms: list[tuple[Edit, ...]] = [(), edits, control.edits]
-    answers = generate(lm, [ids] * 3, sampling, edits=arms, seeds=[sampling.seed] * 3)
+    with progress("answer", len(arms) * sampling.max_new_tokens, "tokens") as advance:
+        answers = generate(
+            lm,
+            [ids] * len(arms),
+            sampling,
+            edits=arms,
+            seeds=[sampling.seed] * len(arms),
+            on_token=lambda row, token: advance(1),
+        )
     return Steered(
         prompt=prompt,
         model=lm.name,

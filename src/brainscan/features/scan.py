@@ -24,6 +24,7 @@ from brainscan.features.atlas import Atlas
 from brainscan.features.label import promotes
 from brainscan.features.outputs import has_outputs, outputs
 from brainscan.features.reading import read
+from brainscan.progress import progress
 from brainscan.shapes import Bool, Float, Int, Tensor
 from brainscan.views import (
     ActivationView,
@@ -216,15 +217,17 @@ def _encode(
     overlap = min(OVERLAP, window // 4)
     values, sinks = [], []
     start = 0
-    while True:
-        row = torch.tensor([opening + tokens[start : start + window]])
-        reading = read(lm, row, dictionary.hookpoint)
-        skipped = len(opening) + overlap if start else 0
-        values.append(reading.values[0, skipped:])
-        sinks.append(reading.sinks[0, skipped:])
-        if start + window >= len(tokens):
-            break
-        start += window - overlap
+    with progress("scan", len(opening) + len(tokens), "tokens") as advance:
+        while True:
+            row = torch.tensor([opening + tokens[start : start + window]])
+            reading = read(lm, row, dictionary.hookpoint)
+            skipped = len(opening) + overlap if start else 0
+            values.append(reading.values[0, skipped:])
+            sinks.append(reading.sinks[0, skipped:])
+            advance(len(sinks[-1]))
+            if start + window >= len(tokens):
+                break
+            start += window - overlap
     with torch.inference_mode():
         sink = torch.cat(sinks).cpu()
         code = dictionary.encode(torch.cat(values))
