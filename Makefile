@@ -1,12 +1,14 @@
 # On a fresh clone with Python 3.11+ and nothing else:
 #   make demo     the environment, then an audit of a model that blackmails
-#   make test     the environment with the developers' tools, the default model, every check
+#   make test     the environment with the developers' tools, the default model, every check;
+#                 pictures of the page's screens are kept in build/screenshots
 # and: install, check, bench, docs, dictionaries, organisms, clean.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 MODEL := smollm2-135m-instruct
 SHIPPED := src/brainscan/dictionaries/shipped/$(MODEL)
+ATLASES := src/brainscan/features/shipped/$(MODEL)
 ADAPTERS := src/brainscan/models/shipped/$(MODEL)
 
 VENV := .venv
@@ -27,7 +29,8 @@ install: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/brainscan models fetch $(MODEL)
 	$(MAKE) --no-print-directory check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile
+	BRAINSCAN_SCREENSHOTS=$(CURDIR)/build/screenshots OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -rs -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check $(CODE)
@@ -41,10 +44,15 @@ bench: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Trains the shipped dictionaries again, in one harvest. Interrupted, it goes on where it stopped.
+# Trains the shipped dictionaries again, in one harvest, and builds their atlases. Interrupted, the
+# training goes on where it stopped.
 dictionaries: $(VENV)/installed
 	$(BIN)/brainscan dictionary train --model $(MODEL) --at resid_post.8 --at resid_post.15 \
 		--at resid_post.22 --latents 4096 --k 32 --tokens 5M --seed 0 --out $(SHIPPED)
+	@for at in resid_post.8 resid_post.15 resid_post.22; do \
+		$(BIN)/brainscan atlas build --model $(MODEL) --dictionary $(MODEL)/$$at --seed 0 \
+			--out $(ATLASES)/$$at || exit $$?; \
+	done
 
 # Trains the shipped organisms again and measures each; what is built already is kept. Interrupted,
 # it goes on where it stopped.

@@ -11,7 +11,7 @@ from brainscan.monitoring import load_detectors
 from brainscan.monitoring.dialogues import FAMILIES
 from brainscan.stats import Estimate
 
-_CARD = ("auroc", "auroc near", "tpr at 1%", "calibration error", "false alarms")
+_CARD = ("auroc", "auroc near", "tpr at 1%", "tpr at 0.1%", "calibration error", "false alarms")
 _PLAIN = ("auroc: keywords", "auroc: bag of words", "auroc: embedding", "auroc: shuffled labels")
 _LEAD = "lead: embedding"
 _JUMP = ("auroc", "tpr at 1%", "delay", "before the word")

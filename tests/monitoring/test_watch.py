@@ -21,6 +21,7 @@ from brainscan.monitoring import (
     watch_transcripts,
 )
 from brainscan.monitoring.following import follow, trace
+from brainscan.monitoring.readings import read_rows
 from brainscan.monitoring.roles import MarkedTokens, marked_chat
 from brainscan.monitoring.scores import ROLES
 
@@ -149,6 +150,49 @@ def test_what_was_asked_counts_by_message(lm, detectors):
     own = [[z[1] for z, m in zip(read.z, marked.messages, strict=True) if m == k] for k in (0, 2)]
     assert wanted["earth"] == pytest.approx(max(np.quantile(z, 0.95) for z in own), abs=1e-3)
     assert wanted["earth"] != pytest.approx(np.quantile(own[0] + own[1], 0.95), abs=1e-3)
+
+
+def loud(lm, detectors, strong, calm):
+    """Detectors whose danger is what sets the words of one text apart from those of another."""
+    hookpoint, means = "resid_pre.0", []
+    for text in (strong, calm):
+        (row,) = read_rows(lm, [lm.tokenize(text)], [hookpoint])
+        means.append(row.values[hookpoint].float().mean(0))
+    vector = 8 * (means[0] - means[1])
+    danger = replace(
+        detectors.each[1],
+        hookpoint=hookpoint,
+        aggregate="token",
+        weights=tuple(vector.tolist()),
+        bias=-float(vector @ (means[0] + means[1]) / 2),
+        neutral=dict.fromkeys(ROLES, (0.0, 1.0)),
+        line=(1.0, 0.0),
+        threshold=1.0,
+    )
+    return replace(detectors, each=(detectors.each[0], danger, detectors.each[2]))
+
+
+def test_danger_that_was_asked_about_is_a_risk_and_no_jump(lm, detectors):
+    strong, calm = "word " * 8, "you " * 8
+    found = loud(lm, detectors, strong, calm)
+
+    def seen(asked, said):
+        talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        return watch_transcripts(lm, found, [talk])[0]
+
+    about, repeated = seen(strong, calm), seen(strong, strong)
+    for one in (about, repeated):
+        assert one.risks == ("earth",) and not one.alarms
+        assert one.asked["earth"] > 1
+        assert one.to_json()["risks"] == ["earth"]
+    jump = seen(calm, strong)
+    assert jump.risks == () and jump.to_json()["risks"] == []
+    assert [alarm.concept for alarm in jump.alarms] == ["earth"]
+    prompt = [{"role": "user", "content": strong}]
+    marked = marked_chat(lm, prompt, generation_prompt=True)
+    watch = Watch(found, marked.roles)
+    generate(lm, [marked.tokens], replace(SAMPLING, max_new_tokens=2), edits=[watch])
+    assert watch.risks == ("earth",)
 
 
 def test_hooks_are_gone_after_an_error(lm, detectors):

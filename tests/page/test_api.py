@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -185,6 +186,39 @@ def test_edits_and_concepts(client, lm, service, direction):
         tokens, alarms = tokens + told["tokens"], alarms + told["alarms"]
     assert [token["text"] for token in tokens] == [token["text"] for token in seen["tokens"]]
     assert alarms[0]["concept"] == "threat"
+
+
+def test_texts_are_continued_under_edits_and_watched(client, lm, service, direction):
+    edit = Add(direction(), 1.5)
+    save_edits(service.folder / "pushing", [edit])
+    fields = {"model": lm.name, "prompt": "the day", "max_tokens": 12, "seed": 5}
+    fields["extra_body"] = {"edits": ["pushing"], "watch": True}
+    tokens = lm.tokenize("the day")
+    (wanted,) = generate(lm, [tokens], Sampling(12, temperature=1.0), edits=[edit], seeds=[5])
+    (other,) = generate(lm, [tokens], Sampling(12, temperature=1.0), seeds=[5])
+    whole = client.completions.create(**fields).choices[0]
+    assert whole.text == wanted.text != other.text
+    parts = [one.choices[0] for one in client.completions.create(stream=True, **fields)]
+    assert "".join(part.text for part in parts) == wanted.text
+    streamed = {"tokens": [], "alarms": []}
+    for part in parts:
+        streamed["tokens"] += part.brainscan["tokens"]
+        streamed["alarms"] += part.brainscan["alarms"]
+    for seen in (whole.brainscan, streamed):
+        assert "".join(token["text"] for token in seen["tokens"]) == wanted.text
+        assert all(set(token["concepts"]) == set(CONCEPTS) for token in seen["tokens"][:-1])
+        assert all(token["jump"] is not None for token in seen["tokens"][:-1])
+        assert seen["alarms"][0]["concept"] == "threat"
+        assert len(tokens) <= seen["alarms"][0]["onset"] < len(tokens) + 12
+
+
+@pytest.mark.parametrize(("text", "risks"), [("not one word", ["threat"]), ("the day", [])])
+def test_danger_that_was_asked_about_is_told_as_a_risk(client, lm, text, risks):
+    fields = {"messages": [{"role": "user", "content": text}], "extra_body": {"watch": True}}
+    assert ask(client, lm, **fields).choices[0].brainscan["risks"] == risks
+    parts = [part.choices[0] for part in ask(client, lm, stream=True, **fields)]
+    *before, last = [part.brainscan["risks"] for part in parts if hasattr(part, "brainscan")]
+    assert last == risks and not any(before)
 
 
 TOOL = {
@@ -585,7 +619,8 @@ def test_edited_watched_and_plain_clients_are_answered_together(url, lm):
         assert text == own[0].text, number
 
 
-def test_hundreds_of_prompts_and_files_do_not_make_it_grow(http, lm, service):
+def test_a_thousand_requests_leave_memory_and_hooks_as_they_were(http, lm, service):
+    """Of all kinds; what is to be held is held by then, and the second half adds nothing."""
     import torch
 
     from brainscan.interventions import Direction, save_direction
@@ -593,19 +628,32 @@ def test_hundreds_of_prompts_and_files_do_not_make_it_grow(http, lm, service):
     save_direction(
         service.folder / "grow.safetensors", Direction("resid_post.1", torch.ones(lm.d_model))
     )
-    lines = ([], ["add:grow.safetensors=0.1"], ["neurons.1/3=0"])
+    kinds = (
+        {},
+        {"edits": ["add:grow.safetensors=0.1"]},
+        {"edits": ["neurons.1/3=0"]},
+        {"watch": True},
+        {"stream": True},
+    )
 
-    def asked(number):
-        told = [{"role": "user", "content": f"the day was number {number}"}]
-        body = {"model": lm.name, "messages": told, "max_tokens": 1, "edits": lines[number % 3]}
-        assert http.post("/v1/chat/completions", json=body).status_code == 200
+    def answered(number):
+        told = [{"role": "user", "content": f"the day was number {number % 97}"}]
+        body = {"model": lm.name, "messages": told, "max_tokens": 1, **kinds[number % 5]}
+        return http.post("/v1/chat/completions", json=body).status_code
 
-    for number in range(60):
-        asked(number)
-    before = resident()
-    for number in range(60, 360):
-        asked(number)
-    assert resident() - before < 64 * 2**20
+    def ask_many(count):
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(answered, range(count))) == {200}
+        gc.collect()
+        assert not is_watched(lm.model)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
+        return resident(), len(service.engine.store.states), threading.active_count()
+
+    half = ask_many(500)
+    whole = ask_many(500)
+    assert whole[0] - half[0] < 4 * 2**20
+    assert whole[1] == half[1]
+    assert whole[2] <= half[2] + 8  # those that asyncio keeps for work
     assert service.engine.store.limit <= 2**28
 
 

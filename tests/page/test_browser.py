@@ -1,7 +1,7 @@
 """The screens in a browser: what a person does on them, by mouse, by keyboard, and on a phone.
 
 The server runs in a process of its own on a tiny random model; the browser is headless. Screenshots
-go to ``$BRAINSCAN_SCREENSHOTS``, or to the test's own folder.
+go to ``$BRAINSCAN_SCREENSHOTS`` (for `make test` build/screenshots), or to the test's own folder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -31,12 +32,20 @@ from brainscan.dictionaries import Dictionary
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.features import AtlasConfig, build_atlas
 from brainscan.features.index import dictionary_digest
+from brainscan.features.scan import Scan
 from brainscan.models.tiny import D_MODEL, tiny
 from brainscan.monitoring.scores import Detectors
 from brainscan.monitoring.storage import KIND, write_files
 from brainscan.page.screens.strips import reading_strip
 from brainscan.page.service import Reading, ReadToken
-from brainscan.views import Section, page
+from brainscan.views import (
+    ActivationView,
+    ExampleView,
+    LatentView,
+    Section,
+    TokenView,
+    page,
+)
 from brainscan.views.html import slug
 
 HOSTILE = "the <script>window.hit = 1</script><img src=x onerror='window.hit = 1'> day \u202e one"
@@ -155,10 +164,8 @@ def browser(tmp_path_factory):
     options.binary_location = binary
     for flag in (*FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"):
         options.add_argument(flag)
-    try:
-        made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    except WebDriverException as error:
-        pytest.skip(f"the browser does not start: {error.msg}")
+    # One that is there and does not start is a failure: these tests are not to fall silent.
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     made.downloads = tmp_path_factory.mktemp("downloads")
     made.execute_cdp_cmd(
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(made.downloads)}
@@ -273,12 +280,6 @@ ANSWER = ".bp-turn > div > .bs-strip[data-ready]"
 def test_a_chat_answers_and_markup_in_it_is_text(tab):
     tab.open()
     tab.find(".bp-ask textarea")
-    first = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
-    painted = tab.until(lambda: tab.run(first), "the first paint")
-    if os.getloadavg()[0] < 0.5:
-        assert painted < 1500
-    else:
-        print(f"first paint after {painted:.0f} ms, on a machine that does other things too")
     tab.ask(HOSTILE.replace("\u202e", ""))
     assert len(tab.answer()) > 3
     assert "<script>window.hit = 1</script>" in tab.text()
@@ -288,6 +289,29 @@ def test_a_chat_answers_and_markup_in_it_is_text(tab):
     lines = tab.shown(".bp-timeline")[0].text
     assert all(name in lines for name in ("surprise", "jump", "calm", "threat"))
     tab.check_inside()
+
+
+def test_the_first_paint_comes_soon(tab):
+    """Within 1.5 s on a machine that does nothing else; twice that where it does."""
+    paint = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    tab.open()
+    painted = []
+    for _ in range(3):
+        tab.browser.refresh()
+        painted.append(tab.until(lambda: tab.run(paint), "the first paint"))
+    quiet = os.getloadavg()[0] < 0.5
+    assert min(painted) < (1500 if quiet else 3000), painted
+
+
+def test_danger_that_was_asked_about_is_told_as_a_risk(tab):
+    tab.open(asked=["not one word"], most=6)
+    tab.answered()
+    tab.shown(".bp-timeline")
+    assert "Asked about, so a risk and no jump: threat." in tab.text()
+    tab.open(asked=["the day"], most=6)
+    tab.answered()
+    tab.shown(".bp-timeline")
+    assert "Asked about" not in tab.text()
 
 
 def test_an_address_brings_the_same_answer_back(tab):
@@ -304,16 +328,32 @@ def test_an_address_brings_the_same_answer_back(tab):
 def test_hovering_and_arrow_keys_show_a_tokens_features(tab):
     tab.open(asked="the day", most=12)
     tab.answered()
-    panel = tab.shown(".bs-panel .bs-chosen .bs-hint")[0].text
     tokens = tab.shown(f"{ANSWER} .bs-token")
+    tab.run("arguments[0].scrollIntoView({ block: 'center' })", tokens[0])
+
+    def check_panel(number):
+        """The panel tells of that token: where it is, and a latent with an example."""
+        wanted = f"position {tokens[number].get_attribute('data-position')}"
+        place = f"{ANSWER} .bs-panel .bs-chosen .bs-hint"
+        tab.until(lambda: tab.shown(place)[0].text == wanted, wanted)
+        assert tokens[number].get_attribute("aria-selected") == "true"
+        latents = tab.shown(f"{ANSWER} .bs-panel .bs-latent")
+        (own,) = (e for e in latents if e.get_attribute("open") is not None)
+        assert any("resid_post.1/" in e.text for e in latents)
+        assert own.find_elements(By.CSS_SELECTOR, ".bs-example, .bs-none")[0].is_displayed()
+        return own.find_elements(By.CSS_SELECTOR, ".bs-example")
+
+    seen = []
+    for number in (5, 3, 7):
+        ActionChains(tab.browser).move_to_element(tokens[number]).perform()
+        seen += check_panel(number)
+    assert seen  # examples, of all that were pointed at
     tokens[0].click()
+    check_panel(0)
     tab.run("arguments[0].focus()", tokens[0])
     tokens[0].send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    moved = tab.shown(".bs-panel .bs-chosen .bs-hint")[0].text
-    position = int(tokens[2].get_attribute("data-position"))
-    assert moved == f"position {position}" != panel or panel == moved
+    check_panel(2)
     assert tab.run("return document.activeElement.dataset.i") == "2"
-    assert any("resid_post.1/" in e.text for e in tab.shown(".bs-panel .bs-latent"))
     choices = tab.shown(f"{ANSWER} .bs-choice")
     surprise = next(choice for choice in choices if "surprising" in choice.text)
     surprise.send_keys(Keys.ENTER)
@@ -346,6 +386,17 @@ def test_edits_are_typed_switched_and_saved(tab):
     tab.until(lambda: len(tab.shown(".bp-edits li")) == 2, "the edit")
     field.send_keys("nonsense", Keys.ENTER)
     assert "expected" in tab.shown(".q-notification")[0].text
+    first, second = "resid_post.1/4=0.0", "resid_post.1/3=2x"
+    for number, on, off in (
+        (0, {first, second}, set()),
+        (1, {first}, {second}),
+        (0, set(), {first, second}),
+        (1, {second}, {first}),
+    ):
+        tab.shown(".bp-edits .q-checkbox")[number].click()
+        tab.until(lambda on=on, off=off: listed(tab) == (on, off), f"{on} on, and {off} off")
+        boxes = [e.get_attribute("aria-checked") for e in tab.shown(".bp-edits .q-checkbox")]
+        assert boxes == [str(line in on).lower() for line in (first, second)]
     tab.shown("input[aria-label='Name']")[0].send_keys("../out")
     tab.press("Save the edits")
     tab.until(lambda: any("a name of" in e.text for e in tab.shown(".q-notification")), "a refusal")
@@ -362,6 +413,12 @@ def test_edits_are_typed_switched_and_saved(tab):
     assert not (tab.served.folder.parent / "out").exists()
     tab.ask("the day")
     assert "under 1 edit" in tab.text()
+
+
+def listed(tab):
+    """The edits that the address has, those that are on and those that are off."""
+    query = parse_qs(urlsplit(tab.browser.current_url).query)
+    return set(query.get("edits", ())), set(query.get("off", ()))
 
 
 def test_stop_ends_an_answer_at_once(tab):
@@ -457,24 +514,33 @@ def test_hostile_text_in_an_address_does_nothing(tab):
     assert tab.run("return window.hit") is None
 
 
+RECORD = "untouched/decimal-09/context=plain,kind=decimal/1"
 EXPORTED = (
     ("/", {"asked": HOSTILE, "most": 12}, ANSWER),
     ("/feature", {"id": "resid_post.1/3"}, ".bs-card"),
     ("/search", {"q": "god"}, ".bp-list li"),
+    ("/artifacts", {}, ".bp-list li"),
     ("/artifact", {"path": "toy"}, ".bs-outcome"),
+    ("/transcript", {"path": "toy", "record": RECORD, "read": 1}, ".bs-strip"),
     ("/detectors", {}, ".bs-card"),
 )
 
 
-@pytest.mark.parametrize(("path", "query", "there"), EXPORTED, ids=[one[0] for one in EXPORTED])
-def test_an_export_is_one_file_that_needs_nothing(tab, path, query, there):
+def exported(tab):
+    """The file of what is on the screen."""
     before = set(tab.browser.downloads.iterdir())
-    tab.open(path, **query)
-    tab.shown(there)
     tab.press("Export")
     (made,) = tab.until(
         lambda: [p for p in tab.browser.downloads.glob("*.html") if p not in before], "the file"
     )
+    return made
+
+
+@pytest.mark.parametrize(("path", "query", "there"), EXPORTED, ids=[one[0] for one in EXPORTED])
+def test_an_export_is_one_file_that_needs_nothing(tab, path, query, there):
+    tab.open(path, **query)
+    tab.shown(there)
+    made = exported(tab)
     text = made.read_text(encoding="utf-8")
     assert not OUTSIDE.search(text) and "Content-Security-Policy" in text
     assert "<script>window.hit" not in text
@@ -482,6 +548,57 @@ def test_an_export_is_one_file_that_needs_nothing(tab, path, query, there):
     tab.shown(there.removeprefix(".bp-turn > div > "))
     assert tab.run("return window.hit") is None
     assert tab.run("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_an_exported_chat_says_what_it_was_written_under(tab):
+    state = {"edits": "resid_post.1/3=2x", "off": "resid_post.1/4=0.0", "seed": 7}
+    tab.open(asked="the day", system="not one word", temperature=0.5, most=9, **state)
+    tab.answered()
+    tab.browser.get(exported(tab).as_uri())
+    answer, message = tab.find(".bs-strip")[1], tab.find(".bs-fold .bs-strip")[0]
+    assert answer.find_elements(By.CSS_SELECTOR, ".bs-panel .bs-chosen")
+    told = message.find_element(By.CSS_SELECTOR, ".bs-tokens").get_attribute("textContent")
+    assert told == "the day"
+    assert "The model, under 1 edit" in tab.text()
+    terms = [
+        (line.find_element(By.TAG_NAME, "dt").text, line.find_element(By.TAG_NAME, "dd").text)
+        for line in tab.find("dl.bs-figures > div")
+    ]
+    assert terms == [
+        ("edit", "resid_post.1/3=2x"),
+        ("switched off", "resid_post.1/4=0.0"),
+        ("seed", "7"),
+        ("temperature", "0.5"),
+        ("tokens at most", "9"),
+        ("system message", "not one word"),
+    ]
+
+
+def test_how_a_text_is_coloured_and_read_stands_in_the_address(tab):
+    def pressed():
+        strip = tab.shown(".bs-strip[data-ready]")[0]
+        buttons = strip.find_elements(By.CSS_SELECTOR, ".bs-choice[aria-pressed='true']")
+        return buttons[0].get_attribute("title") if buttons else ""
+
+    screens = (
+        ("/transcript", {"path": "toy", "record": RECORD}),
+        ("/feature", {"id": "resid_post.1/3", "text": "the day that you was not"}),
+    )
+    for path, query in screens:
+        tab.open(path, **query)
+        if path == "/transcript":
+            tab.press("Read it token by token")
+            tab.until(lambda: "read=1" in tab.browser.current_url, "the reading in the address")
+        shown = pressed()
+        strip = tab.shown(".bs-strip[data-ready]")[0]
+        choices = strip.find_elements(By.CSS_SELECTOR, ".bs-choice")
+        other = next(e for e in choices if e.get_attribute("title") not in ("", shown))
+        name = other.get_attribute("title")
+        other.send_keys(Keys.ENTER)
+        tab.until(lambda n=name: urlencode({"colour": n}) in tab.browser.current_url, name)
+        tab.browser.refresh()
+        assert tab.until(pressed, "a strip") == name != shown
+    tab.check_inside()
 
 
 def test_a_features_card_leads_on_and_reads_a_sentence(tab):
@@ -541,7 +658,6 @@ def test_no_path_leads_out_of_the_folder(tab):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_screen_is_wider_than_the_window(tab, width, dark):
     tab.size(width, dark=dark)
-    record = "untouched/decimal-09/context=plain,kind=decimal/1"
     screens = [
         (
             "/",
@@ -552,7 +668,7 @@ def test_no_screen_is_wider_than_the_window(tab, width, dark):
         ("/search", {"q": "god"}, ".bp-list li"),
         ("/artifacts", {}, ".bp-list li"),
         ("/artifact", {"path": "toy"}, ".bs-verdict"),
-        ("/transcript", {"path": "toy", "record": record}, ".bp-panel"),
+        ("/transcript", {"path": "toy", "record": RECORD}, ".bp-panel"),
         ("/detectors", {}, "main .bs-card[aria-label='Jumps']"),
     ]
     for path, query, there in screens:
@@ -563,29 +679,57 @@ def test_no_screen_is_wider_than_the_window(tab, width, dark):
         assert (paper == "rgb(20, 23, 27)") is dark
 
 
-def test_a_strip_of_2000_tokens_answers_at_once(tab, tmp_path):
-    """With 25 concepts, as one element; what is told of a token comes with it."""
+def long_reading(count):
+    """A text of so many tokens, with 25 concepts, and five of 400 latents on each token."""
     names = [f"concept {n}" for n in range(25)]
+    words = [f" word{n}" for n in range(count)]
     tokens = tuple(
-        ReadToken(
-            n, f" word{n}", n % 7 / 2, {name: (n * k % 9) / 2 for k, name in enumerate(names)}
-        )
-        for n in range(2000)
+        ReadToken(n, word, n % 7 / 2, {name: (n * k % 9) / 2 for k, name in enumerate(names)})
+        for n, word in enumerate(words)
     )
+    example = ExampleView(tuple(words[:24]), tuple(n / 24 for n in range(24)), 23, 2.0)
+    latents = tuple(
+        LatentView(f"resid_post.1/{n}", f"words {n}", (example,) * 3, (" one", " two"))
+        for n in range(400)
+    )
+    fired = tuple(
+        TokenView(
+            word,
+            n,
+            tuple(
+                ActivationView(f"resid_post.1/{(n * 5 + k) % 400}", 2.0 - k / 5, 1 - k / 5)
+                for k in range(5)
+            ),
+        )
+        for n, word in enumerate(words)
+    )
+    return Reading(tokens, Scan("tiny", "random", fired, latents))
+
+
+def test_a_strip_of_2000_tokens_answers_at_once(tab, tmp_path):
+    """Each token that is pointed at shows its own latents with examples and its concepts."""
     path = tmp_path / "strip.html"
-    path.write_text(page("Long", [Section("", reading_strip(Reading(tokens), 0, 2000))]))
+    path.write_text(page("Long", [Section("", reading_strip(long_reading(2000), 0, 2000))]))
     tab.browser.get(path.as_uri())
     tab.find(".bs-strip[data-ready]")
-    took = tab.run(
+    count, times, wrong = tab.run(
         "const tokens = document.querySelectorAll('.bs-tokens > .bs-token');"
-        "const times = [];"
-        "for (let i = 100; i < 2000; i += 100) { const began = performance.now();"
+        "const panel = document.querySelector('.bs-panel');"
+        "const times = [], wrong = [];"
+        "for (let i = 10; i < 2000; i += 20) { const began = performance.now();"
         "tokens[i].dispatchEvent(new MouseEvent('mouseover', { bubbles: true }));"
-        "document.querySelector('.bs-panel').getBoundingClientRect();"
-        "times.push(performance.now() - began); }"
-        "return [tokens.length, times.sort((a, b) => a - b)[times.length >> 1]];"
+        "panel.getBoundingClientRect();"
+        "times.push(performance.now() - began);"
+        "const told = panel.querySelector('.bs-chosen .bs-hint').textContent;"
+        "const first = panel.querySelector('.bs-latent .bs-address').textContent;"
+        "const known = told === `position ${tokens[i].dataset.position}`"
+        " && told === `position ${i}` && first === `resid_post.1/${i * 5 % 400}`"
+        " && panel.querySelectorAll('.bs-latent[open] .bs-example').length > 0;"
+        "if (!known) wrong.push([i, told, first]); }"
+        "return [tokens.length, times.sort((a, b) => a - b), wrong];"
     )
-    assert took[0] == 2000 and took[1] < 50, took
+    assert count == 2000 and wrong == []
+    assert times[int(0.95 * len(times))] < 50, times[-10:]
 
 
 def test_nobody_gets_in_without_the_token_and_reports_are_shut_off(served):

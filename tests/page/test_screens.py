@@ -8,6 +8,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,11 +18,12 @@ from brainscan.cli.app import main
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError, UsageError
 from brainscan.features import scan
+from brainscan.models.generate import Sampling
 from brainscan.page.app import Place
 from brainscan.page.screens.address import ChatState, read_state
 from brainscan.page.screens.artifact_views import findings
 from brainscan.page.screens.chat import Chat
-from brainscan.page.screens.conversation import prompt_of, write
+from brainscan.page.screens.conversation import Written, prompt_of, with_reading, write
 from brainscan.page.screens.detectors import cards_view, jumps_view
 from brainscan.page.screens.edit_list import free_place
 from brainscan.page.screens.folders import below, listed
@@ -31,7 +33,7 @@ from brainscan.page.screens.records import fork, read_records, record_of
 from brainscan.page.screens.strips import SURPRISE, piece_lines, reading_lines, reading_strip
 from brainscan.page.screens.timeline import Line, timeline
 from brainscan.page.screens.trial import Trial, collected, cost_of
-from brainscan.page.service import Reading, ReadToken
+from brainscan.page.service import Ask, Reading, ReadToken
 from brainscan.stats import Estimate
 
 FIGURE = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 9, "method": "wilson"}
@@ -425,9 +427,31 @@ def test_a_chat_that_is_stopped_or_left_answers_nothing_more(service):
         assert asked == ["a", "b"]
 
 
+def test_an_export_says_what_was_edited_and_that_it_was_stopped(lm, service):
+    state = ChatState(edits=("neurons.1/3=0",), seed=4, system=HOSTILE)
+    prompt = prompt_of(lm, [{"role": "user", "content": "the day was not one"}])
+
+    async def written():
+        edits = await service.edits(state.edits)
+        ask = Ask(prompt.tokens, Sampling(6), state.seed, edits, roles=prompt.roles)
+        pieces, _ = await service.answer(ask)
+        made = Written(prompt, edits, pieces, stopped=True, state=state)
+        return await with_reading(service, made)
+
+    chat = Chat(service, ChatState())  # the edits were taken away since
+    turn = SimpleNamespace(asked="the day was not one", written=asyncio.run(written()), trial=None)
+    chat.turns.append(turn)
+    (section,) = chat.sections()
+    assert "The model, under 1 edit, stopped" in section.body
+    assert "<dt>edit</dt><dd>neurons.1/3=0</dd>" in section.body
+    assert "<dt>seed</dt><dd>4</dd>" in section.body
+    assert section.body.count('class="bs-strip"') == 2  # the message's, and the answer's
+    assert "The message, token by token" in section.body
+    assert "<script>alert" not in section.body
+
+
 def test_who_never_came_gets_no_screen(monkeypatch):
     import sys
-    from types import SimpleNamespace
 
     frame = sys.modules["brainscan.page.screens.frame"]
 

@@ -31,6 +31,14 @@ At = Annotated[
     list[str] | None,
     typer.Option("--at", help="Hookpoint to read at; repeatable. Default: three residuals."),
 ]
+Dictionaries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dictionary",
+        "-d",
+        help="Dictionary whose latents are read too, beside those shipped; repeatable.",
+    ),
+]
 Answers = Annotated[
     int, typer.Option("--answers", min=0, help="The model's own benign answers to write.")
 ]
@@ -44,6 +52,7 @@ def calibrate(
     model: Model = None,
     concept: Concepts = None,
     at: At = None,
+    dictionary: Dictionaries = None,
     answers: Answers = 200,
     out: Out = None,
     seed: Seed = 0,
@@ -67,7 +76,12 @@ def calibrate(
         concepts = [load_concept(name) for name in concept] if concept else load_concepts()
         lm = open_model(model)
         folder = out or detectors_folder(lm)
-        config = CalibrationConfig(hookpoints=tuple(at or ()), answers=answers, seed=seed)
+        config = CalibrationConfig(
+            hookpoints=tuple(at or ()),
+            dictionaries=tuple(dictionary or ()),
+            answers=answers,
+            seed=seed,
+        )
         found = run(lm, folder, concepts, config)
         note(f"detectors written to {folder}")
     if as_json:
@@ -113,6 +127,10 @@ def print_detectors(found: Detectors) -> None:
             chosen = " (the rule)" if name == found.rule.statistic else ""
             jumps.add_row(name + chosen, *_cells(own, columns))
     console().print(jumps)
+    evasion = Table("way to slip by", "missed")
+    for name, figure in found.jump_figures.get("evasion", {}).items():
+        evasion.add_row(name.removeprefix("missed: "), _short(figure))
+    console().print(evasion)
 
 
 def _cells(figures: Mapping[str, Estimate], names: tuple[str, ...]) -> list[str]:

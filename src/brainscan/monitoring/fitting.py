@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +55,9 @@ class CalibrationConfig:
 
     hookpoints: tuple[str, ...] = ()
     """Where to read; none for three residuals at shares of the model's depth."""
+    dictionaries: tuple[str, ...] = ()
+    """Dictionaries, by name or folder, whose latents are read too, each at its hookpoint; those
+    that are shipped for the model are read without being named."""
     neutral: int | None = None
     """How many neutral passages; None for all."""
     answers: int = 200
@@ -83,6 +86,35 @@ def default_hookpoints(lm: LanguageModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"resid_post.{layer}" for layer in layers))
 
 
+def settled(lm: LanguageModel, config: CalibrationConfig) -> CalibrationConfig:
+    """The settings with every hookpoint that is read and where each dictionary is.
+
+    Args:
+        lm: the model.
+        config: the settings as they were given.
+
+    Raises:
+        UsageError: two dictionaries are of one hookpoint.
+        UnknownDictionaryError: there is none of a name.
+        DictionaryMismatchError: one is of a model of another shape.
+    """
+    own: dict[str, str] = {}
+    for name in config.dictionaries:
+        place = name if name in shipped_dictionaries() else str(Path(name).resolve())
+        dictionary = Dictionary.load(place)
+        dictionary.check_model(lm)
+        if own.setdefault(dictionary.hookpoint, place) != place:
+            raise UsageError(
+                "one dictionary for a hookpoint", f"two at {dictionary.hookpoint}", "leave one out"
+            )
+    names = tuple(map(lm.resolve, config.hookpoints)) or default_hookpoints(lm)
+    return replace(
+        config,
+        hookpoints=tuple(dict.fromkeys((*names, *own))),
+        dictionaries=tuple(own.values()),
+    )
+
+
 def make_detectors(
     lm: LanguageModel,
     concepts: Sequence[Concept],
@@ -106,9 +138,9 @@ def make_detectors(
     """
     if len(concepts) < 2:
         raise UsageError("at least two concepts", str(len(concepts)), "name more")
-    names = tuple(map(lm.resolve, config.hookpoints)) or default_hookpoints(lm)
+    config = settled(lm, config)
     samples = make_samples(concepts, config.neutral, dialogues)
-    corpus = _read(lm, samples, names, kept)
+    corpus = _read(lm, samples, config.hookpoints, kept)
     with torch.no_grad():  # probes switch gradients on where they fit
         return _detectors(lm, with_any_danger(concepts), config, corpus)
 
@@ -120,7 +152,7 @@ def _detectors(
     train, select, test = (
         token_weights(corpus, concepts, corpus.of(split), labels) for split in SPLITS
     )
-    dictionaries = _dictionaries(lm, tuple(corpus.values))
+    dictionaries = _dictionaries(lm, tuple(corpus.values), config.dictionaries)
     candidates = _candidates(corpus, dictionaries, train, labels.own)
     chosen = choose(corpus, concepts, candidates, labels, select)
     dealt = shuffled_labels(labels, corpus, config.seed)
@@ -166,8 +198,10 @@ def _sparse_at(chosen: Sequence[Choice]) -> list[str]:
     return sorted({one.detector.hookpoint for one in chosen if one.detector.latents})
 
 
-def _dictionaries(lm: LanguageModel, hookpoints: Sequence[str]) -> dict[str, Dictionary]:
-    """The model's shipped dictionaries at hookpoints that are read, by hookpoint."""
+def _dictionaries(
+    lm: LanguageModel, hookpoints: Sequence[str], own: Sequence[str]
+) -> dict[str, Dictionary]:
+    """The model's shipped dictionaries at hookpoints that are read, by hookpoint, or one's own."""
     base = lm.name.partition("+")[0]
     found = {}
     for name in shipped_dictionaries():
@@ -175,7 +209,7 @@ def _dictionaries(lm: LanguageModel, hookpoints: Sequence[str]) -> dict[str, Dic
         if model == base and hookpoint in hookpoints:
             found[hookpoint] = Dictionary.load(name)
             found[hookpoint].check_model(lm)
-    return found
+    return found | {one.hookpoint: one for one in map(Dictionary.load, own)}
 
 
 def _read(

@@ -18,6 +18,7 @@ moving average, and the mean less that of what was asked. Any of them can be the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -29,6 +30,8 @@ from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, USER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from brainscan.monitoring.scores import Detectors
 
 QUANTILE = 0.95
 """The share of tokens below what counts as asked for, and as usual."""
@@ -187,6 +190,18 @@ def asked_for(
         return {}
     levels = _highest(asked, len(danger)).tolist()
     return {names[n]: level for n, level in zip(danger, levels, strict=True)}
+
+
+def risks_of(detectors: Detectors, asked: Mapping[str, float]) -> tuple[str, ...]:
+    """Dangers that were asked about: above what 1% of other texts pass.
+
+    Args:
+        detectors: the detectors.
+        asked: what was asked for, by danger, as `asked_for` tells it.
+    """
+    return tuple(
+        one.concept for one in detectors.each if asked.get(one.concept, -math.inf) > one.threshold
+    )
 
 
 def _highest(messages: Mapping[int, Sequence[NDArray[np.float32]]], n: int) -> NDArray[np.float32]:

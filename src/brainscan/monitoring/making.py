@@ -24,7 +24,7 @@ from brainscan.monitoring.dialogues import (
     request_split,
 )
 from brainscan.monitoring.evasion import evasions
-from brainscan.monitoring.fitting import CalibrationConfig, default_hookpoints, make_detectors
+from brainscan.monitoring.fitting import CalibrationConfig, make_detectors, settled
 from brainscan.monitoring.following import follow
 from brainscan.monitoring.jumps import JumpRule
 from brainscan.monitoring.roles import marked_chat
@@ -62,19 +62,17 @@ def calibrate(
         config: how.
 
     Raises:
-        UsageError: the concepts or the settings do not do.
+        UsageError: the concepts, the settings or a dictionary do not do.
         ArtifactError: an unfinished run of other settings, or something else is there.
     """
-    config = config or CalibrationConfig()
-    names = tuple(map(lm.resolve, config.hookpoints)) or default_hookpoints(lm)
-    config = replace(config, hookpoints=names)
+    config = settled(lm, config or CalibrationConfig())
     check_names(concepts)
     told = {**asdict(config), "concepts": [[one.name, concept_digest(one)] for one in concepts]}
     with artifacts.create(
         path,
         kind=KIND,
         model=lm.ref,
-        hookpoints=names,
+        hookpoints=config.hookpoints,
         settings=told,
         seed=config.seed,
         resumable=True,

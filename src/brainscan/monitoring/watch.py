@@ -18,7 +18,7 @@ from brainscan.errors import UsageError
 from brainscan.interventions.sinks import sinks_at
 from brainscan.models import Hook, Intervention, LanguageModel, Site
 from brainscan.models.families import order
-from brainscan.monitoring.jumps import Alarm, Jumps
+from brainscan.monitoring.jumps import Alarm, Jumps, asked_for, risks_of
 from brainscan.monitoring.roles import ASSISTANT, TEMPLATE, message_numbers
 from brainscan.monitoring.scores import Detectors, Follower
 from brainscan.shapes import Tensor
@@ -72,6 +72,21 @@ class Watch:
         """The alarms raised in this answer so far; those of answers before it count no more."""
         found = [] if self._jumps is None else self._jumps.alarms
         return [alarm for alarm in found if alarm.token >= len(self._roles)]
+
+    @property
+    def risks(self) -> tuple[str, ...]:
+        """The dangers that the prompt asked about; these are no jumps."""
+        rule, read = self._detectors.rule, min(len(self.scores), len(self._roles))
+        if rule is None:
+            return ()
+        asked = asked_for(
+            rule,
+            self._detectors.names,
+            self.scores[:read],
+            self._roles[:read],
+            self._messages[:read],
+        )
+        return risks_of(self._detectors, asked)
 
     def attach(self, lm: LanguageModel) -> Sequence[tuple[str, Hook]]:
         """The hooks that read, and those of the edits that wait for an alarm."""

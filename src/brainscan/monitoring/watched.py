@@ -13,7 +13,7 @@ from brainscan.errors import UsageError
 from brainscan.models import Intervention, LanguageModel
 from brainscan.models.generate import Sampling, generate
 from brainscan.monitoring.following import Traced, follow, trace
-from brainscan.monitoring.jumps import Alarm, asked_for
+from brainscan.monitoring.jumps import Alarm, asked_for, risks_of
 from brainscan.monitoring.roles import (
     ASSISTANT,
     TEMPLATE,
@@ -233,10 +233,6 @@ def _watched(
         jumps=tuple(traced.jumps),
         alarms=tuple(traced.alarms),
         asked=asked,
-        risks=tuple(
-            one.concept
-            for one in detectors.each
-            if asked.get(one.concept, -math.inf) > one.threshold
-        ),
+        risks=risks_of(detectors, asked),
         answer=answer,
     )

@@ -79,7 +79,7 @@ class Form(ABC):
 
         Args:
             pieces: tokens.
-            answer: for its alarms, where they are known.
+            answer: for its alarms and risks, where they are known.
         """
         if not self.watch:
             return {}
@@ -95,7 +95,8 @@ class Form(ABC):
             {**alarm._asdict(), "score": _number(alarm.score)}
             for alarm in (answer.alarms if answer else ())
         ]
-        return {"brainscan": {"tokens": tokens, "alarms": alarms}}
+        risks = list(answer.risks) if answer else []
+        return {"brainscan": {"tokens": tokens, "alarms": alarms, "risks": risks}}
 
     def string(self, token: int) -> str:
         """A token's text."""

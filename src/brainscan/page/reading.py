@@ -53,6 +53,8 @@ class Reading:
     text, which for a text that the model drew may be others."""
     alarms: tuple[Alarm, ...] = ()
     """What the watch noticed."""
+    risks: tuple[str, ...] = ()
+    """The dangers that were asked about, which are no jumps."""
     note: str = ""
     """What there is to say of what is left out."""
 
@@ -114,7 +116,8 @@ def read_text(
             tokens, texts, concepts.logprobs, concepts.scores, concepts.jumps, strict=True
         )
     )
-    return Reading(read, found, concepts.alarms, _TOO_LONG if given_up else "")
+    note = _TOO_LONG if given_up else ""
+    return Reading(read, found, concepts.alarms, concepts.risks, note)
 
 
 def _depends_on_place(lm: LanguageModel, tokens: Sequence[int], edits: Sequence[Edit]) -> bool:
@@ -135,12 +138,14 @@ class _Concepts:
     scores: Sequence[Mapping[str, float]]
     jumps: Sequence[float]
     alarms: tuple[Alarm, ...] = ()
+    risks: tuple[str, ...] = ()
 
 
 def _concepts(
     lm: LanguageModel, tokens: Sequence[int], roles: Sequence[str], detectors: Detectors | None
 ) -> _Concepts:
     from brainscan.monitoring.following import follow, trace
+    from brainscan.monitoring.jumps import asked_for, risks_of
     from brainscan.monitoring.readings import read_rows
     from brainscan.monitoring.roles import MarkedTokens, message_numbers
 
@@ -155,7 +160,14 @@ def _concepts(
     if detectors.rule is None:
         return _Concepts(_listed(followed.logprobs), scores, unknown)
     traced = trace(followed, detectors.rule, detectors.names)
-    return _Concepts(_listed(followed.logprobs), scores, traced.jumps, tuple(traced.alarms))
+    asked = asked_for(detectors.rule, detectors.names, followed.z, roles, marked.messages)
+    return _Concepts(
+        _listed(followed.logprobs),
+        scores,
+        traced.jumps,
+        tuple(traced.alarms),
+        risks_of(detectors, asked),
+    )
 
 
 def _listed(numbers: Any) -> list[float]:

@@ -91,6 +91,8 @@ class Answer:
     """What was written."""
     alarms: tuple[Alarm, ...] = ()
     """What the watch noticed in it; empty unless watched. Tokens count from the prompt's first."""
+    risks: tuple[str, ...] = ()
+    """The dangers that were asked about, which are no jumps; empty unless watched."""
 
 
 class Service:
@@ -203,7 +205,7 @@ class Service:
                 raise UsageError("a model that is served", "one that was stopped", "serve it again")
             if held is not None:
                 yield replace(held, text=held.text + text.finish(made.text))
-            yield Answer(made, () if watch is None else _alarms(watch, ask, made))
+            yield Answer(made) if watch is None else _watched(watch, ask, made)
         finally:
             request.cancelled.set()
             task.cancel()
@@ -329,10 +331,11 @@ def _request(
     )
 
 
-def _alarms(watch: Watch, ask: Ask, made: Generation) -> tuple[Alarm, ...]:
-    """Those at the answer's tokens that are read for it; a row may run on for a while."""
+def _watched(watch: Watch, ask: Ask, made: Generation) -> Answer:
+    """With the alarms at the answer's tokens that are read for it; a row may run on for a while."""
     end = len(ask.prompt) + len(made.tokens) - 1
-    return tuple(alarm for alarm in watch.alarms if len(ask.prompt) <= alarm.token < end)
+    alarms = tuple(alarm for alarm in watch.alarms if len(ask.prompt) <= alarm.token < end)
+    return Answer(made, alarms, watch.risks)
 
 
 def _end(task: asyncio.Future[Generation], drawn: asyncio.Queue[Drawn | None]) -> None:

@@ -61,8 +61,8 @@ def _add_chat(service: Service) -> None:
 
 def _add_features(service: Service) -> None:
     @ui.page("/feature")
-    async def feature(id: str = "", text: str = "") -> None:
-        own = Feature(service, id, text)
+    async def feature(id: str = "", text: str = "", colour: str = "") -> None:
+        own = Feature(service, id, text, colour)
         with frame(service, id or "A feature", "/feature", sections=own.sections):
             own.build()
             if await connected():
@@ -106,9 +106,11 @@ def _add_artifacts(service: Service) -> None:
         text: str = "",
         most: int = MOST,
         seed: int = 0,
+        read: bool = False,
+        colour: str = "",
     ) -> None:
-        state = ChatState(most=max(most, 1), seed=max(seed, 0))
-        own = Transcript(service, path, record, state, at=at, text=text)
+        state = ChatState(most=max(most, 1), seed=max(seed, 0), colour=colour)
+        own = Transcript(service, path, record, state, at=at, text=text, read=read)
         with frame(service, record or "A transcript", "/artifacts", sections=own.sections):
             await own.build()
 

@@ -11,10 +11,20 @@ from typing import Any
 from nicegui import ui
 
 from brainscan.page.screens.address import LONGEST, ChatState
+from brainscan.page.screens.answers import (
+    OVER,
+    answer_strip,
+    answer_timeline,
+    growing,
+    how_written,
+    message_strip,
+    message_text,
+    note,
+    text_only,
+)
 from brainscan.page.screens.conversation import (
     Message,
     Written,
-    answer_span,
     prompt_of,
     text_of,
     with_reading,
@@ -22,14 +32,11 @@ from brainscan.page.screens.conversation import (
 )
 from brainscan.page.screens.edit_list import EditList
 from brainscan.page.screens.frame import View, main_button, quiet_button, set_address, shown, told
-from brainscan.page.screens.strips import piece_lines, reading_lines, reading_strip
+from brainscan.page.screens.strips import piece_lines
 from brainscan.page.screens.timeline import timeline
 from brainscan.page.screens.trial import Trial
 from brainscan.page.service import Piece, Service
-from brainscan.views import Html, Section, escape, join
-
-NOTHING = Html("")
-OVER = "Over the answer, token by token"
+from brainscan.views import Html, Section, join
 
 _PAUSE = 0.5
 
@@ -132,12 +139,23 @@ class Chat:
         """What stands on the screen, for an export."""
         made = []
         for turn in self.turns:
-            parts = [_asked(turn.asked)]
+            parts = [message_text(turn.asked)]
             if turn.written is not None:
-                parts += [self._strip_of(turn.written), self._timeline_of(turn.written)]
+                parts += self._parts(turn.written)
             made.append(Section(turn.asked.strip()[:60] or "Asked", join(parts)))
             made += turn.trial.sections() if turn.trial is not None else []
         return made or [Section("", Html('<p class="bs-none">Nothing was asked yet.</p>'))]
+
+    def _parts(self, written: Written) -> list[Html]:
+        """All of an answer: what it was written under too, so that no edit goes unsaid."""
+        lm, colour = self.service.lm, self.state.colour
+        return [
+            message_strip(written, colour),
+            note(written),
+            answer_strip(lm, written, colour),
+            answer_timeline(lm, written),
+            how_written(written.state),
+        ]
 
     def _settings(self) -> None:
         with ui.expansion("Settings and edits").classes("bp-settings").props("dense") as box:
@@ -192,54 +210,31 @@ class Chat:
             self._change(asked=self.state.asked[:-1])
 
     async def _written(self, turn: Turn, messages: list[Message]) -> None:
-        edits = await self.service.edits(self.state.edits)
+        state = self.state  # it may be changed meanwhile
+        edits = await self.service.edits(state.edits)
         prompt = prompt_of(self.service.lm, messages)
-        written = await write(
-            self.service, prompt, self.state, edits, _Growing(turn).show, watch=True
-        )
+        written = await write(self.service, prompt, state, edits, _Growing(turn).show, watch=True)
         if self._gone:
             return
         turn.written = written
-        turn.answer.show(_told(written))
+        turn.answer.show(join([note(written), text_only(written)]))
         # Stopped or not, what is there is read; a second stop ends that too.
         turn.written = written = await with_reading(self.service, written)
         self._show(turn, written)
 
     def _show(self, turn: Turn, written: Written) -> None:
+        lm, colour = self.service.lm, self.state.colour
         if written.pieces:
-            turn.strip.show(self._strip_of(written))
-            turn.answer.show(_note(written))
-        turn.timeline.show(self._timeline_of(written))
-        start, stop = written.prompt.last
-        if written.reading is not None and stop > start:
-            strip = reading_strip(written.reading, start, stop, self.state.colour)
-            turn.question.show(
-                Html(
-                    '<details class="bs-fold"><summary>The message, token by token</summary>'
-                    f"{strip}</details>"
-                )
-            )
-
-    def _strip_of(self, written: Written) -> Html:
-        start, stop = answer_span(self.service.lm, written)
-        if written.reading is None or stop == start:
-            return _told(written)
-        return reading_strip(written.reading, start, stop, self.state.colour)
-
-    def _timeline_of(self, written: Written) -> Html:
-        start, stop = answer_span(self.service.lm, written)
-        if written.reading is None or stop == start:
-            return NOTHING
-        tokens = [token.text for token in written.reading.tokens[start:stop]]
-        lines = timeline(tokens, reading_lines(written.reading, start, stop), OVER)
-        note = written.reading.note
-        return Html(f'{lines}<p class="bs-hint">{escape(note)}</p>') if note else lines
+            turn.strip.show(answer_strip(lm, written, colour))
+            turn.answer.show(note(written))
+        turn.timeline.show(answer_timeline(lm, written))
+        turn.question.show(message_strip(written, colour))
 
     def _new_turn(self, text: str) -> Turn:
         with self._log, ui.element("article").classes("bp-turn bp-stack"):
-            View(_asked(text))
+            View(message_text(text))
             question = View()
-            answer = View(_growing(""))
+            answer = View(growing(""))
             strip = View(steers=True)
             lines = View()
             place = ui.element("div")
@@ -307,34 +302,11 @@ class _Growing:
 
     def show(self, pieces: Sequence[Piece]) -> None:
         """Shows what there is; the timeline, which is larger, less often."""
-        self._turn.answer.show(_growing(text_of(pieces)))
+        self._turn.answer.show(growing(text_of(pieces)))
         if time.monotonic() - self._drawn > _PAUSE:
             self._drawn = time.monotonic()
             tokens = [piece.text for piece in pieces]
             self._turn.timeline.show(timeline(tokens, piece_lines(pieces), OVER))
-
-
-def _asked(text: str) -> Html:
-    return Html(f'<p class="bp-role">You</p><div class="bp-asked" dir="auto">{escape(text)}</div>')
-
-
-def _growing(text: str) -> Html:
-    return Html(
-        '<p class="bp-role">The model</p>'
-        f'<p class="bp-told bp-writing" dir="auto">{escape(text)}</p>'
-    )
-
-
-def _note(written: Written) -> Html:
-    edits = len(written.edits)
-    note = f", under {edits} edit{'s' if edits > 1 else ''}" if edits else ""
-    note += ", stopped" if written.stopped else ""
-    return Html(f'<p class="bp-role">The model{note}</p>')
-
-
-def _told(written: Written) -> Html:
-    text = escape(written.text) or '<span class="bs-none">An empty answer.</span>'
-    return Html(f'{_note(written)}<p class="bp-told" dir="auto">{text}</p>')
 
 
 def title_of(state: ChatState) -> str:

@@ -11,6 +11,7 @@ from nicegui import ui
 from brainscan.errors import UsageError
 from brainscan.page.screens.address import LONGEST
 from brainscan.page.screens.frame import View, main_button, paragraph, set_address, told
+from brainscan.page.screens.strips import scan_strip
 from brainscan.page.service import Service
 from brainscan.views import Html, Section, escape, feature_card, join
 from brainscan.views.examples import example_list
@@ -40,6 +41,8 @@ class Feature:
     """The feature's address; empty where none was given."""
     text: str = ""
     """A sentence to read; empty for none."""
+    colour: str = ""
+    """What colours it to begin with; empty for the feature itself."""
     _card: Html = EMPTY
     _scan: Scan | None = None
 
@@ -55,6 +58,7 @@ class Feature:
                 link = f"/?{urlencode({'edits': f'{self.address}=2x'})}"
                 View(Html(f'<a href="{escape(link)}">Chat with it turned up</a>'))
             self._strip = View()
+            self._strip.on_chosen("colour", self._colour)
 
     async def load(self) -> None:
         """Shows the card, and reads the text if there is one."""
@@ -67,10 +71,20 @@ class Feature:
     async def read(self) -> None:
         """Shows how strongly the feature fires on each token of the text."""
         self.text = str(self._field.value or "")
-        set_address("/feature", urlencode({"id": self.address, "text": self.text}), LONGEST)
+        self._tell()
         with told():
             self._scan = await self.service.run(self._read)
-            self._strip.show(self._scan.strip())
+            self._strip.show(scan_strip(self._scan, self.colour))
+
+    def _colour(self, by: str) -> None:
+        self.colour = by
+        self._tell()
+
+    def _tell(self) -> None:
+        """Puts what is read, and by what it is coloured, into the address."""
+        query = {"id": self.address, "text": self.text}
+        query |= {"colour": self.colour} if self.colour else {}
+        set_address("/feature", urlencode(query, errors="replace"), LONGEST)
 
     def _read(self, lm: LanguageModel) -> Scan:
         from brainscan.features import scan
@@ -82,7 +96,7 @@ class Feature:
         """What stands on the screen, for an export."""
         made = [Section("The feature", self._card)]
         if self._scan is not None:
-            made.append(Section("A sentence of your own", self._scan.strip()))
+            made.append(Section("A sentence of your own", scan_strip(self._scan, self.colour)))
         return made
 
     async def _read_card(self) -> Html:

@@ -61,6 +61,16 @@ def reading_strip(reading: Reading, start: int, stop: int, colour: str = "") -> 
     return token_strip(views, _first([*found, *own], colour))
 
 
+def scan_strip(scan: Scan, colour: str = "") -> Html:
+    """The strip of a text that was scanned alone.
+
+    Args:
+        scan: what was found.
+        colour: what colours it to begin with: a feature's address.
+    """
+    return token_strip(scan.tokens, _first(scan.latents, colour))
+
+
 def piece_lines(pieces: Sequence[Piece]) -> list[Line]:
     """The figures of what was written so far, for its timeline; the last tokens may have none yet.
 

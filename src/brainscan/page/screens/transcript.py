@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from brainscan.page.screens.frame import (
 )
 from brainscan.page.screens.records import Fork, Record, fork, read_records, record_of
 from brainscan.page.screens.strips import reading_strip
-from brainscan.page.service import Service
+from brainscan.page.service import Reading, Service
 from brainscan.views import (
     ComparisonView,
     Html,
@@ -32,6 +33,7 @@ from brainscan.views import (
     StretchView,
     before_and_after,
     escape,
+    join,
     transcripts,
 )
 
@@ -52,13 +54,17 @@ class Transcript:
     name: str
     """The transcript within it."""
     state: ChatState = field(default_factory=lambda: ChatState(most=MOST))
-    """How the model goes on: length, temperature, seed."""
+    """How the model goes on: length, temperature, seed; and what colours the text."""
     at: int | None = None
     """The message that is changed; None for none."""
     text: str = ""
     """What stands there instead."""
+    read: bool = False
+    """Whether it is shown token by token."""
     _record: Record | None = None
     _compared: ComparisonView | None = None
+    _reading: Reading | None = None
+    _spans: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     _writing: asyncio.Task[Any] | None = None
 
     async def build(self) -> None:
@@ -73,6 +79,8 @@ class Transcript:
             self._record = record_of(records, self.name)
             with place:
                 self._messages(self._record)
+            if self.read and self._record.messages:
+                await self._read()
             if self.at is not None:
                 await self._run()
 
@@ -81,6 +89,8 @@ class Transcript:
         made = []
         if self._record is not None:
             made.append(Section("The transcript", transcripts([self._record.view])))
+            if self._reading is not None:
+                made.append(Section("Token by token", self._all_strips(self._record)))
         if self._compared is not None:
             made.append(Section("Original and fork", before_and_after(self._compared)))
         return made
@@ -90,19 +100,34 @@ class Transcript:
         if self._writing is not None:
             self._writing.cancel()
 
+    def _all_strips(self, record: Record) -> Html:
+        """Each message's role and strip."""
+        parts = []
+        for number, message in enumerate(_whole(record)):
+            head = f'<p class="bp-role">{escape(message["role"])}</p>'
+            parts.append(Html(f"{head}{self._strip(number)}"))
+        return join(parts)
+
+    def _strip(self, number: int) -> Html:
+        """A message's strip; nothing where the message has no tokens, or was not read."""
+        if self._reading is None or number not in self._spans:
+            return Html("")
+        return reading_strip(self._reading, *self._spans[number], self.state.colour)
+
     def _messages(self, record: Record) -> None:
-        told_ = [*record.messages, {"role": "assistant", "content": record.answer}]
         self._strips = []
         if not record.messages:
             View(Html(f'<p class="bs-hint">{escape(_NO_PROMPT)}</p>'))
         else:
-            quiet_button("Read it token by token", self._read)
-        for number, message in enumerate(told_):
+            quiet_button("Read it token by token", self._read_on)
+        for number, message in enumerate(_whole(record)):
             with ui.element("section").classes("bp-panel bp-stack"):
                 head = f'<p class="bp-role">{escape(message["role"])}</p>'
                 text = escape(message["content"])
                 View(Html(f'{head}<div class="bs-told" dir="auto">{text}</div>'))
-                self._strips.append(View())
+                strip = View()
+                strip.on_chosen("colour", self._colour)
+                self._strips.append(strip)
                 if record.messages:
                     quiet_button("Change it and run on", partial(self._edit, number))
         self._fork = ui.element("div")
@@ -113,8 +138,7 @@ class Transcript:
     def _edit(self, number: int) -> None:
         if self._record is None:
             return
-        messages = [*self._record.messages, {"role": "assistant", "content": self._record.answer}]
-        self._field_of(number, messages[number]["content"])
+        self._field_of(number, _whole(self._record)[number]["content"])
 
     def _field_of(self, number: int, text: str) -> None:
         self._fork.clear()
@@ -145,9 +169,13 @@ class Transcript:
             self._tell()
 
     def _tell(self) -> None:
-        """Puts the fork into the address, with what it depends on."""
-        query: dict[str, Any] = {"path": self.path, "record": self.name, "at": self.at}
-        query |= {"text": self.text, "most": self.state.most, "seed": self.state.seed}
+        """Puts into the address how it is shown, and the fork with what it depends on."""
+        query: dict[str, Any] = {"path": self.path, "record": self.name}
+        query |= {"read": 1} if self.read else {}
+        query |= {"colour": self.state.colour} if self.state.colour else {}
+        if self.at is not None:
+            query |= {"at": self.at, "text": self.text}
+            query |= {"most": self.state.most, "seed": self.state.seed}
         set_address("/transcript", urlencode(query, errors="replace"), LONGEST)
 
     async def _run(self) -> None:
@@ -192,6 +220,16 @@ class Transcript:
         )
         self._result.show(before_and_after(self._compared))
 
+    def _colour(self, by: str) -> None:
+        self.state = replace(self.state, colour=by)
+        self._tell()
+
+    async def _read_on(self) -> None:
+        """Shows it token by token, from now on."""
+        self.read = True
+        self._tell()
+        await self._read()
+
     async def _read(self) -> None:
         """Shows a strip below each message."""
         from brainscan.monitoring.roles import marked_chat
@@ -200,19 +238,22 @@ class Transcript:
             return
         with told():
             lm = self.service.lm
-            messages = [
-                *self._record.messages,
-                {"role": "assistant", "content": self._record.answer},
-            ]
-            marked = marked_chat(lm, messages)
+            marked = marked_chat(lm, _whole(self._record))
             if lm.context_window and len(marked.tokens) > lm.context_window:
                 raise UsageError(
                     f"a transcript within the context window of {lm.context_window} tokens",
                     f"{len(marked.tokens)} tokens",
                     "serve the model that wrote it",
                 )
-            reading = await self.service.read(marked.tokens, roles=marked.roles)
+            self._reading = await self.service.read(marked.tokens, roles=marked.roles)
+            places: dict[int, list[int]] = {}
+            for at, number in enumerate(marked.messages):
+                places.setdefault(number, []).append(at)
+            self._spans = {number: (own[0], own[-1] + 1) for number, own in places.items()}
             for number, strip in enumerate(self._strips):
-                own = [i for i, message in enumerate(marked.messages) if message == number]
-                if own:
-                    strip.show(reading_strip(reading, own[0], own[-1] + 1))
+                strip.show(self._strip(number))
+
+
+def _whole(record: Record) -> list[Mapping[str, str]]:
+    """A record's messages with its answer."""
+    return [*record.messages, {"role": "assistant", "content": record.answer}]
