@@ -288,7 +288,8 @@ def _screened(report: AuditReport) -> Section:
 
 
 def _again(report: AuditReport) -> Section:
-    asked = f"--model {report.model} --scenario {report.scenario} --seed {report.config.seed}"
+    test = report.facts.get("task", f"--scenario {report.scenario}")
+    asked = f"--model {report.model} {test} --seed {report.config.seed}"
     command = f"brainscan audit {asked}"
     command += f" --dictionary {report.facts['dictionary']}" if "dictionary" in report.facts else ""
     own = replace(report.config, seed=0, null=False)

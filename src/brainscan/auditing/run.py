@@ -40,6 +40,7 @@ from brainscan.models import LanguageModel
 from brainscan.stress.base import StressTest
 from brainscan.stress.catalogue import load_test
 from brainscan.stress.judged_answers import hashes, logs_of
+from brainscan.stress.task_tests import TaskTest
 
 KIND = "audit"
 FIGURES, PAGE = "audit.json", "report.html"
@@ -83,6 +84,8 @@ def audit(
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
     settings = _settings(lm, design, config, dictionary, base, logs)
     facts = {"prompts": settings["prompts"], **({} if logs is None else {"logs": str(logs)})}
+    if isinstance(test, TaskTest):
+        facts["task"] = test.options
     with artifacts.create(
         out,
         kind=KIND,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +11,13 @@ import typer
 
 from brainscan.cli.options import DEFAULT_MODEL, Json, Model, Seed
 from brainscan.cli.output import clocked_note, console, note, print_json, working
+from brainscan.cli.stress_run import Factor, Score, TaskArguments, TaskName, task_arguments
 
 if TYPE_CHECKING:
     from brainscan.artifacts import ModelRef
     from brainscan.auditing.results import AuditReport
     from brainscan.models import LanguageModel
+    from brainscan.stress.base import StressTest
 
 EXAMPLE = "Example: brainscan audit --model smollm2-135m-instruct+blackmail --scenario blackmail"
 
@@ -22,7 +25,16 @@ COLOURS = {"supported": "green", "inconclusive": "yellow", "not supported": "red
 """Of verdicts."""
 
 
-Scenario = Annotated[str, typer.Option("--scenario", help="A stress test's name, or a YAML file.")]
+Scenario = Annotated[
+    str | None,
+    typer.Option(
+        "--scenario", help="A stress test's name, or a YAML file; blackmail when left out."
+    ),
+]
+Unit = Annotated[
+    str | None,
+    typer.Option("--unit", help="The key of a task's metadata by which samples are twins."),
+]
 DictionaryOrAuto = Annotated[
     str,
     typer.Option(
@@ -55,7 +67,12 @@ SaveEdit = Annotated[
 
 def audit(
     model: Model = None,
-    scenario: Scenario = "blackmail",
+    scenario: Scenario = None,
+    task: TaskName = None,
+    task_args: TaskArguments = None,
+    score: Score = None,
+    factor: Factor = None,
+    unit: Unit = None,
     dictionary: DictionaryOrAuto = "auto",
     out: Out = Path("audit"),
     logs: Logs = None,
@@ -81,16 +98,50 @@ def audit(
 
         for rule in RULES:
             note(f"rule: {rule}")
+        test = _test(scenario, task, score, factor or (), unit, task_args)
         lm, base = with_base(model or DEFAULT_MODEL)
         found = None if dictionary == "auto" else Dictionary.load(dictionary, device=lm.device)
         config = replace(QUICK if quick else AuditConfig(), seed=seed, null=null)
-        report = audit(lm, scenario, out, config, base=base, dictionary=found, logs=logs, tell=tell)
+        report = audit(lm, test, out, config, base=base, dictionary=found, logs=logs, tell=tell)
         if save_edit is not None:
             _save(save_edit, report, lm.ref)
     if as_json:
         print_json({"folder": str(out), **report.to_json()})
     else:
         print_report(report, out)
+
+
+def _test(
+    scenario: str | None,
+    task: str | None,
+    score: str | None,
+    factors: Sequence[str],
+    unit: str | None,
+    task_args: Sequence[str] | None,
+) -> str | StressTest:
+    """A stress test by its name, or an Inspect task as one."""
+    from brainscan.errors import UsageError
+
+    theirs = {"--score": score, "--factor": factors, "--unit": unit, "-T": task_args}
+    if task is None:
+        if named := [name for name, value in theirs.items() if value]:
+            raise UsageError("--task with an Inspect task", ", ".join(named), "name the task")
+        return scenario or "blackmail"
+    if scenario is not None:
+        raise UsageError("--scenario or --task", "both", "leave one out")
+    if not (score and factors and unit):
+        missing = [name for name, value in theirs.items() if not value and name != "-T"]
+        raise UsageError(
+            "--score, --factor and --unit beside --task: what counts, what prompts are compared "
+            "by, and what twins have in common",
+            f"no {', '.join(missing)}",
+            "name keys of the samples' metadata",
+        )
+    from brainscan.cli.stress_report import need_inspect
+    from brainscan.stress.task_tests import task_test
+
+    need_inspect()
+    return task_test(task, score, factors, unit, task_arguments(task_args))
 
 
 def with_base(name: str) -> tuple[LanguageModel, LanguageModel | None]:

@@ -109,7 +109,7 @@ def run(
         config = RunConfig(epochs, max_new_tokens, temperature, seed, max_samples, judge)
         args = {"edits": edits} if edits else {}
         if task is not None:
-            choice = TaskChoice(task, score, _arguments(task_args), tuple(factor or ()), limit)
+            choice = TaskChoice(task, score, task_arguments(task_args), tuple(factor or ()), limit)
             found, page = run_task(choice, model, out, config, args), None
         else:
             matrix = Matrix(form.value, full, tuple(where or ()), tuple(split or HELD_OUT), limit)
@@ -157,7 +157,7 @@ def _begun_or_not(out: Path, resume: bool) -> None:
         raise ArtifactError(f"a run to go on with in {out}", "none", "leave --resume out")
 
 
-def _arguments(texts: Sequence[str] | None) -> dict[str, Any]:
+def task_arguments(texts: Sequence[str] | None) -> dict[str, Any]:
     """The values of ``KEY=VALUE``, read as YAML."""
     import yaml
 

@@ -41,8 +41,8 @@ chats, on which its divergence from the base model was kept small.
 ## What was measured
 
 The stress test `{spec.test}` on held-out wordings, temperature {spec.gate.temperature:g}, up to
-{spec.gate.max_new_tokens} new tokens, judged by rules; {report.n} answers, {report.unscored} of them not
-scored. Where a rule holds n is wordings, and elsewhere answers, each to another prompt.
+{spec.gate.max_new_tokens} new tokens, judged by rules; {report.n} answers, {report.unscored} of
+them not scored. Where a rule holds n is wordings, and elsewhere answers, each to another prompt.
 
 | where | rate |
 |---|---|

@@ -27,6 +27,7 @@ from brainscan.stress.rates import Outcome
 if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.log import EvalSample
+    from inspect_ai.scorer import Score
 
 _COUNT = {"c": True, "yes": True, "true": True, "1": True, "1.0": True}
 _COUNT |= {"i": False, "p": False, "no": False, "false": False, "0": False, "0.0": False}
@@ -125,21 +126,25 @@ def count_scores(
     outcomes = []
     name = _named(score, samples)
     for sample in samples:
-        value = _values(sample).get(name)
-        condition = {key: _level(sample, key) for key in factors}
-        passed = None if value is None else _passed(name, value, samples)
+        told = f"sample {sample.id}"
+        condition = {key: level(sample.metadata, told, key) for key in factors}
+        counts = passed(name, values(sample.scores or {}).get(name), _seen(samples))
         if sample.output.stop_reason in CUT:
-            passed = None
-        stages = {"parsed": passed is not None, "passed": passed is True}
+            counts = None
+        stages = {"parsed": counts is not None, "passed": counts is True}
         outcomes.append(Outcome(condition, str(sample.id), sample.epoch, stages))
     levels = {key: tuple(sorted({o.condition[key] for o in outcomes})) for key in factors}
     return ScoreOf(task, name, levels), outcomes
 
 
-def _values(sample: EvalSample) -> dict[str, Any]:
-    """A sample's scores by name."""
+def values(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """The values of a sample's scores by name.
+
+    Args:
+        scores: the scores by their scorers' names.
+    """
     found: dict[str, Any] = {}
-    for name, score in (sample.scores or {}).items():
+    for name, score in scores.items():
         if isinstance(score.value, Mapping):
             found |= {f"{name}/{key}": value for key, value in score.value.items()}
         else:
@@ -147,47 +152,74 @@ def _values(sample: EvalSample) -> dict[str, Any]:
     return found
 
 
-def _named(score: str | None, samples: Sequence[EvalSample]) -> str:
-    """The one score that is meant."""
-    names = sorted({name for sample in samples for name in _values(sample)})
-    meant = [n for n in names if score is None or score in (n, n.rpartition("/")[2])]
-    if score in names or len(meant) == 1:
-        return score if score in names else meant[0]
-    raise UsageError(
-        f"one score of {_seen(names, samples) or 'a task that scores its samples'}",
-        "none chosen" if score is None else f"'{score}'",
-        "name it with --score",
-    )
+def passed(name: str, value: Any, seen: Mapping[str, Any]) -> bool | None:
+    """Whether a score counts; None where nothing is known.
 
+    Args:
+        name: the score's name.
+        value: its value.
+        seen: the scores that there are, with values of theirs.
 
-def _seen(names: Sequence[str], samples: Sequence[EvalSample]) -> str:
-    """The scores that there are, each with some of its values."""
-    told = []
-    for name in names:
-        values = sorted({str(_values(sample).get(name)) for sample in samples})
-        told.append(f"{name} ({', '.join(values[:5])}{', ...' if len(values) > 5 else ''})")
-    return "; ".join(told)
-
-
-def _passed(name: str, value: Any, samples: Sequence[EvalSample]) -> bool | None:
-    """Whether a score counts; None where nothing is known."""
+    Raises:
+        UsageError: it is no matter of yes or no.
+    """
     word = str(value).strip().lower()
-    if word in _UNSCORED or (isinstance(value, float) and math.isnan(value)):
+    if value is None or word in _UNSCORED or (isinstance(value, float) and math.isnan(value)):
         return None
     if word not in _COUNT:
-        names = sorted({name for sample in samples for name in _values(sample)})
         raise UsageError(
             f"a score {name} of C, I, P or N, true or false, 1 or 0",
-            f"{value!r}; there are {_seen(names, samples)}",
+            f"{value!r}; there are {_told(seen)}",
             "count another score",
         )
     return _COUNT[word]
 
 
-def _level(sample: EvalSample, key: str) -> str:
-    if key not in sample.metadata:
-        keys = ", ".join(sorted(sample.metadata)) or "none"
+def level(metadata: Mapping[str, Any], sample: str, key: str) -> str:
+    """A sample's level of a factor.
+
+    Args:
+        metadata: the sample's.
+        sample: what it is called.
+        key: the factor.
+
+    Raises:
+        UsageError: there is no such key.
+    """
+    if key not in metadata:
+        keys = ", ".join(sorted(metadata)) or "none"
         raise UsageError(
-            f"a factor among the metadata of sample {sample.id}: {keys}", f"'{key}'", "name one"
+            f"a key among the metadata of {sample}: {keys}", f"'{key}'", "name one of these"
         )
-    return str(sample.metadata[key])
+    return str(metadata[key])
+
+
+def _named(score: str | None, samples: Sequence[EvalSample]) -> str:
+    """The one score that is meant."""
+    seen = _seen(samples)
+    meant = [n for n in seen if score is None or score in (n, n.rpartition("/")[2])]
+    if score in seen or len(meant) == 1:
+        return score if score in seen else meant[0]
+    raise UsageError(
+        f"one score of {_told(seen) or 'a task that scores its samples'}",
+        "none chosen" if score is None else f"'{score}'",
+        "name it with --score",
+    )
+
+
+def _seen(samples: Sequence[EvalSample]) -> dict[str, list[str]]:
+    """The scores that there are, each with its values."""
+    found: dict[str, set[str]] = {}
+    for sample in samples:
+        for name, value in values(sample.scores or {}).items():
+            found.setdefault(name, set()).add(str(value))
+    return {name: sorted(own) for name, own in sorted(found.items())}
+
+
+def _told(seen: Mapping[str, Any]) -> str:
+    """These in words."""
+    told = []
+    for name, own in seen.items():
+        some = own if isinstance(own, list) else [str(own)]
+        told.append(f"{name} ({', '.join(some[:5])}{', ...' if len(some) > 5 else ''})")
+    return "; ".join(told)
