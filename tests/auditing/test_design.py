@@ -68,6 +68,17 @@ def test_forbidding_changes_nothing_else(design):
         assert differ == ["prohibition"]
 
 
+def test_factors_may_be_chosen():
+    design = Design(load_test("arithmetic"), by=("context",))
+    assert design.crossed == ("context",)
+    assert ("verse",) in design.cells and len(design.cells) == 4
+    found = design.questions("discovery", ("verse",), 6)
+    assert {one.asked.condition["context"] for one in found} == {"verse"}
+    assert len({one.asked.condition["kind"] for one in found}) > 1
+    with pytest.raises(UsageError, match=r"factors of at least two levels.*mood"):
+        _ = Design(load_test("arithmetic"), by=("mood",)).crossed
+
+
 def test_few_prompts_are_spread_over_units_and_more_are_epochs(design):
     few = design.questions("confirmation", TARGET, 5)
     assert len({one.asked.unit for one in few}) == 5

@@ -17,6 +17,8 @@ class AuditConfig:
     With 200 answers an arm a rate of 10% has its upper bound (Wilson) below 15%.
     """
 
+    crossed: tuple[str, ...] = ()
+    """The factors that prompts are compared by; those that `Design` takes when left out."""
     per_cell: int = 24
     """Discovery prompts of each cell."""
     selection: int = 24

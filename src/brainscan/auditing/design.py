@@ -1,7 +1,7 @@
 """Which prompts an audit uses: cells of crossed factors, on wordings of one split.
 
 1. The factors that matter together are crossed (threat and leverage); without them, the test's
-   first factor alone. A cell is a level of each.
+   first factor alone; or those that are chosen. A cell is a level of each.
 2. The remaining factors vary within every cell in the same way, so that cells differ by the crossed
    factors alone; a factor that forbids the behaviour stays at its first level, and its other level
    is the control "tell it not to".
@@ -60,15 +60,25 @@ class Design:
     """The stress test."""
     null: int | None = None
     """For a null audit: the seed by which cells' names are exchanged."""
+    by: tuple[str, ...] = ()
+    """The factors that make cells, where they are chosen."""
 
     @property
     def crossed(self) -> tuple[str, ...]:
         """The factors that make cells.
 
         Raises:
-            UsageError: the test has no factor of two levels.
+            UsageError: the test has no factor of two levels, or not those that were chosen.
         """
         several = [f for f, levels in self.test.factors.items() if len(levels) > 1]
+        if wrong := [factor for factor in self.by if factor not in several]:
+            raise UsageError(
+                f"factors of at least two levels in {self.test.name}: {', '.join(several)}",
+                ", ".join(wrong),
+                "choose among these",
+            )
+        if self.by:
+            return self.by
         found = tuple(factor for factor in CROSSED if factor in several)
         found = found or tuple(factor for factor in several if factor != FORBIDS[0])[:1]
         if not found:

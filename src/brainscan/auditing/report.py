@@ -292,7 +292,9 @@ def _again(report: AuditReport) -> Section:
     asked = f"--model {report.model} {test} --seed {report.config.seed}"
     command = f"brainscan audit {asked}"
     command += f" --dictionary {report.facts['dictionary']}" if "dictionary" in report.facts else ""
-    own = replace(report.config, seed=0, null=False)
+    own = replace(report.config, seed=0, null=False, crossed=())
+    if "task" not in report.facts:
+        command += "".join(f" --factor {factor}" for factor in report.config.crossed)
     if own == QUICK:
         command += " --quick"
     elif own == DEMO:

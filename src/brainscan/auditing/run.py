@@ -80,7 +80,7 @@ def audit(
     """
     config = config or AuditConfig()
     test = load_test(scenario) if isinstance(scenario, str) else scenario
-    design = Design(test, config.seed if config.null else None)
+    design = Design(test, config.seed if config.null else None, config.crossed)
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
     settings = _settings(lm, design, config, dictionary, base, logs)
     facts = {"prompts": settings["prompts"], **({} if logs is None else {"logs": str(logs)})}

@@ -11,7 +11,7 @@ import typer
 
 from brainscan.cli.options import DEFAULT_MODEL, Json, Model, Seed
 from brainscan.cli.output import clocked_note, console, note, print_json, working
-from brainscan.cli.stress_run import Factor, Score, TaskArguments, TaskName, task_arguments
+from brainscan.cli.stress_run import Score, TaskArguments, TaskName, task_arguments
 
 if TYPE_CHECKING:
     from brainscan.artifacts import ModelRef
@@ -29,6 +29,14 @@ Scenario = Annotated[
     str | None,
     typer.Option(
         "--scenario", help="A stress test's name, or a YAML file; blackmail when left out."
+    ),
+]
+Factor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--factor",
+        help="What prompts are compared by: a factor of the scenario, or a key of the "
+        "task's metadata; may be repeated.",
     ),
 ]
 Unit = Annotated[
@@ -102,6 +110,7 @@ def audit(
         lm, base = with_base(model or DEFAULT_MODEL)
         found = None if dictionary == "auto" else Dictionary.load(dictionary, device=lm.device)
         config = replace(QUICK if quick else AuditConfig(), seed=seed, null=null)
+        config = replace(config, crossed=tuple(factor or ()))
         report = audit(lm, test, out, config, base=base, dictionary=found, logs=logs, tell=tell)
         if save_edit is not None:
             _save(save_edit, report, lm.ref)
@@ -122,7 +131,7 @@ def _test(
     """A stress test by its name, or an Inspect task as one."""
     from brainscan.errors import UsageError
 
-    theirs = {"--score": score, "--factor": factors, "--unit": unit, "-T": task_args}
+    theirs = {"--score": score, "--unit": unit, "-T": task_args}
     if task is None:
         if named := [name for name, value in theirs.items() if value]:
             raise UsageError("--task with an Inspect task", ", ".join(named), "name the task")
@@ -130,7 +139,8 @@ def _test(
     if scenario is not None:
         raise UsageError("--scenario or --task", "both", "leave one out")
     if not (score and factors and unit):
-        missing = [name for name, value in theirs.items() if not value and name != "-T"]
+        needed = {"--score": score, "--factor": factors, "--unit": unit}
+        missing = [name for name, value in needed.items() if not value]
         raise UsageError(
             "--score, --factor and --unit beside --task: what counts, what prompts are compared "
             "by, and what twins have in common",
