@@ -18,6 +18,7 @@ from brainscan.auditing.arms import (
     DECISION,
     GENERAL,
     PARTS,
+    Candidate,
     Material,
     dense_arms,
     feature_sets,
@@ -26,6 +27,7 @@ from brainscan.auditing.arms import (
 )
 from brainscan.auditing.screen import MOST, Screened, best, strengths
 from brainscan.auditing.trials import detector_of
+from brainscan.auditing.trying import _least, _Listed
 from brainscan.dictionaries import Address
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.models import capture, intervene
@@ -338,3 +340,17 @@ def test_log_odds_of_many_contexts_are_those_of_each(organism, contexts):
     for one, value in zip(several, found, strict=True):
         logits = organism.forward(torch.tensor([one.tokens]))[:, -1]
         assert value == pytest.approx(float(log_odds(logits, [one])[0]), abs=1e-3)
+
+
+def test_of_arms_that_few_answers_do_not_tell_apart_the_cheapest_is_taken():
+    def listed(left, kl, merit=0.5, size=4):
+        candidate = Candidate("an arm", GENERAL, ANSWER, size, lambda strength: ())
+        share = Estimate(merit, merit, merit, 4, "test")
+        still = Estimate(0.0, 0.0, 0.0, 4, "test")
+        return _Listed(Screened(candidate, 1.0, kl, share, still), left)
+
+    dear, cheap, worse = listed(0, 0.09), listed(1, 0.0), listed(2, 0.0)
+    assert _least([dear, cheap, worse]) is cheap
+    assert _least([dear, worse]) is dear
+    assert _least([listed(1, 0.0), best := listed(0, 0.0)]) is best
+    assert _least([]) is None

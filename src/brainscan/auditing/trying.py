@@ -7,8 +7,9 @@
 3. All are screened on selection wordings by log-odds. The best of each kind within each budget make
    a shortlist; these answer some selection prompts, since an edit that turns the decision may still
    break the text. Of each kind that which leaves the least harm is taken, answers that cannot be
-   scored counted as harmful; of equals the one that costs less, then the one that takes the
-   log-odds farther, then the one of fewer parts: so few answers tell little apart.
+   scored counted as harmful; so few answers do not tell one more from none, and of such equals the
+   one that costs less is taken, then the one that leaves less, then the one that takes the log-odds
+   farther, then the one of fewer parts.
 4. Random sets that match the best set of features are drawn; they are tried on confirmation
    wordings beside it.
 """
@@ -71,6 +72,7 @@ from brainscan.shapes import Bool, Float, Tensor
 
 _SAMPLE = 30_000
 _ERROR_RANK = 16
+_APART = 1  # so many harmful answers of a shortlist tell no two arms apart
 _FEATURES = (GENERAL, EXTENDED, NEURONS)
 
 
@@ -201,10 +203,10 @@ class _Listed(NamedTuple):
     left: int
 
     @property
-    def order(self) -> tuple[int, float, float, int]:
-        """Least harm first, then least cost, then the decision's log-odds, then fewest parts."""
+    def order(self) -> tuple[float, int, float, int]:
+        """Least cost first, then least harm, then the decision's log-odds, then fewest parts."""
         cost, merit = round(self.arm.kl, 3), round(self.arm.merit, 1)
-        return self.left, cost, -merit, self.arm.candidate.size
+        return cost, self.left, -merit, self.arm.candidate.size
 
 
 def _chosen(room: Room, screened: Sequence[Screened], selection: Measured) -> dict[str, _Listed]:
@@ -231,7 +233,11 @@ def _chosen(room: Room, screened: Sequence[Screened], selection: Measured) -> di
 
 
 def _least(listed: Iterable[_Listed]) -> _Listed | None:
-    return min(listed, key=lambda one: one.order, default=None)
+    """The first in order of those that are not told apart from the one that leaves least harm."""
+    found = list(listed)
+    least = min((one.left for one in found), default=0)
+    equals = [one for one in found if one.left <= least + _APART]
+    return min(equals, key=lambda one: one.order, default=None)
 
 
 def _other(chosen: Mapping[str, _Listed], features: _Listed | None) -> Screened | None:
