@@ -58,9 +58,8 @@ def decide(
         Frozen(one.name, one.kind, one, strength)
         for one in spread(tried.random, room.config.random_arms)
     ]
-    target = plain.behaviour[0].target
-    answered, random_arms = confirm(room, base, target, arms, drawn)
-    null = _null(room, located, tried, answered[0], target)
+    answered, random_arms = confirm(room, base, plain.behaviour[0].target, arms, drawn)
+    null = _null(room, located, tried, answered[0], plain.behaviour[0].target)
     room.tell("measuring what they cost")
     costed = with_costs(room, answered, arms)
     room.tell("looking at what else they move")

@@ -142,18 +142,14 @@ def test_edit(
     texts = neutral_passages(passages) if isinstance(passages, int) else passages
     plain = _measured(lm, (), metric)
     edited = _measured(lm, edits, metric, len(plain))
-    try:
-        opposite: tuple[Edit, ...] | None = sign_flipped(edits)
-    except UsageError:
-        opposite = None
+    opposite = _opposite(edits)
     flipped = _measured(lm, opposite, metric, len(plain)) if opposite else None
     changes = []
     with progress("random controls", controls) as advance:
         for number in range(controls):
             control = random_latent_control(lm, dictionary, edits, seed + number, passages=texts)
             _check_matched(control)
-            found = _measured(lm, control.edits, metric, len(plain))
-            changes.append(fmean(found) - fmean(plain))
+            changes.append(fmean(_measured(lm, control.edits, metric, len(plain))) - fmean(plain))
             advance(1)
     return EditTest(
         before=stats.mean(plain),
@@ -166,6 +162,14 @@ def test_edit(
 
 
 test_edit.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for one of its own
+
+
+def _opposite(edits: Sequence[Edit]) -> tuple[Edit, ...] | None:
+    """The sign-flipped edits; None where one has no opposite."""
+    try:
+        return sign_flipped(edits)
+    except UsageError:
+        return None
 
 
 def _check_matched(control: Control) -> None:

@@ -69,23 +69,18 @@ def audit(
         config: how thorough it is; thorough when left out, `QUICK` for a first look.
         base: the model without its adapter, for an arm of its own.
         dictionary: a dictionary; a shipped one near where the model decides when left out.
-        logs: the folder of a `stress run` of this model, whose answers on discovery and selection
-            wordings are taken instead of new ones.
+        logs: a `stress run` of this model, whose answers stand for the first steps' own.
         tell: called with a line whenever there is something to say.
-        show: called with a first look as soon as there is one; without it none is taken.
+        show: called with a first look as soon as there is one.
 
     Raises:
         UsageError: there is no such test, or no factor in it to compare by.
         ArtifactError: the folder holds something else, or the logs are of another model or test.
     """
-    config = config or AuditConfig()
-    test = load_test(scenario) if isinstance(scenario, str) else scenario
+    test, config = _test(scenario), config or AuditConfig()
     design = Design(test, config.seed if config.null else None, config.crossed)
     recorded = read_recorded(lm, design, logs, config) if logs is not None else {}
     settings = _settings(lm, design, config, dictionary, base, logs)
-    facts = {"prompts": settings["prompts"], **({} if logs is None else {"logs": str(logs)})}
-    if isinstance(test, TaskTest):
-        facts["task"] = test.options
     with artifacts.create(
         out,
         kind=KIND,
@@ -95,13 +90,18 @@ def audit(
         seed=config.seed,
         resumable=True,
     ) as draft:
-        kept, place = Kept(draft.path / _MEASURED), Path(out).absolute()
-        room = Room(lm, design, config, draft.path, place, kept, tell, recorded)
+        kept = Kept(draft.path / _MEASURED)
+        room = Room(lm, design, config, draft.path, Path(out).absolute(), kept, tell, recorded)
         if show and (first := preview(room, dictionary)):
             show(first)
+        facts = _named(test, logs) | {"prompts": settings["prompts"]}
         report = _audited(room, base, dictionary, facts)
         _write(report, room)
     return report
+
+
+def _test(scenario: str | StressTest) -> StressTest:
+    return load_test(scenario) if isinstance(scenario, str) else scenario
 
 
 def _write(report: AuditReport, room: Room) -> None:
@@ -143,14 +143,20 @@ def _audited(
     discovery, selection = measured
     located = find_place(room, discovery, dictionary)
     if located and located.dictionary:
-        plain = replace(plain, facts={**plain.facts, **_named(located.dictionary)})
+        plain = replace(plain, facts={**plain.facts, **_taken(located.dictionary)})
     tried = try_arms(room, located, discovery, selection) if located else None
     if located is None or tried is None:
         return replace(plain, verdicts=(no_place(),))
     return decide(room, plain, located, selection, tried, base)
 
 
-def _named(dictionary: Dictionary) -> dict[str, str]:
+def _named(test: StressTest, logs: str | Path | None) -> dict[str, str]:
+    """What the command needs to be told again, where it was given."""
+    found = {} if logs is None else {"logs": str(logs)}
+    return found | {"task": test.options} if isinstance(test, TaskTest) else found
+
+
+def _taken(dictionary: Dictionary) -> dict[str, str]:
     """What a page says of the dictionary that was taken."""
     manifest = dictionary.manifest
     found = {"dictionary": dictionary.name}
