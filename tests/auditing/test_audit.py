@@ -242,10 +242,9 @@ def test_features_are_told_with_examples_and_where_they_fire(audited):
             assert example.shares[example.peak] == max(example.shares)
             assert example.activation <= one.maximum
         assert one.ranked.address in page
-    if of_latents:
-        assert any(one.examples for one in of_latents)
-        assert "bs-card" in page and 'class="bs-strip"' in page
-        assert any(token.latents for token in report.strip)
+    assert of_latents and any(one.examples for one in of_latents)
+    assert 'class="bs-card"' in page and 'class="bs-strip"' in page
+    assert any(token.latents for token in report.strip)
 
 
 def test_best_edit_can_be_saved_and_used(audited, organism, tmp_path):

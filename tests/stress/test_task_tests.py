@@ -114,6 +114,7 @@ def test_a_loop_that_runs_already_is_no_hindrance(made):
     ("name", "settings", "message"),
     [
         ("missing", {}, "an Inspect task"),
+        ("plain", {"size": 3}, "arguments of .*tasks.py@plain"),
         ("plain", {"factors": ("mood",)}, "a key among the metadata.*'mood'"),
         ("plain", {"unit": "topic"}, "a key among the metadata.*'topic'"),
         ("plain", {"factors": ("length",)}, "two of m0"),

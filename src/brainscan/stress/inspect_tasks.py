@@ -85,19 +85,33 @@ def find_task(name: str, args: Mapping[str, Any]) -> Task | str:
 
 def _imported(package: str, task: str, args: Mapping[str, Any]) -> Task | None:
     """The task of a package that has a module for it, whether or not it is registered."""
-    from inspect_ai import Task
-
     try:
         found = getattr(import_module(f"{package}.{task}"), task, None)
     except ModuleNotFoundError as error:
         if error.name == f"{package}.{task}":
             return None
         raise no_task(f"'{package}/{task}', which needs {error.name}") from error
+    return made(found, args, f"{package}/{task}")
+
+
+def made(found: Any, args: Mapping[str, Any], name: str) -> Task | None:
+    """The task that a function makes; None where it is no such function.
+
+    Args:
+        found: the function.
+        args: its arguments.
+        name: what the task is called.
+
+    Raises:
+        UsageError: it has no such argument.
+    """
+    from inspect_ai import Task
+
     try:
-        made = found(**args) if callable(found) else None
+        task = found(**args) if callable(found) else None
     except TypeError as error:
-        raise UsageError(f"arguments of {package}/{task}", str(error), "change -T") from error
-    return made if isinstance(made, Task) else None
+        raise UsageError(f"arguments of {name}", str(error), "change -T") from error
+    return task if isinstance(task, Task) else None
 
 
 def no_task(got: str) -> UsageError:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from brainscan.errors import UsageError
 from brainscan.stress.base import Asked, Unit
-from brainscan.stress.inspect_tasks import ScoreOf, find_task, level, no_task, passed, values
+from brainscan.stress.inspect_tasks import ScoreOf, find_task, level, made, no_task, passed, values
 from brainscan.stress.matrix import Condition, name_of
 from brainscan.stress.prompts import StressPrompt
 from brainscan.stress.scenarios import Form
@@ -195,15 +195,14 @@ def _loaded(name: str, args: Mapping[str, Any]) -> Task:
     """The task itself."""
     from inspect_ai import Task
 
-    found = find_task(name, args)
+    found: Task | str | None = find_task(name, args)
     if isinstance(found, str) and "@" in found:
         file, _, task = found.rpartition("@")
         spec = spec_from_file_location(Path(file).stem, file)
         assert spec is not None and spec.loader is not None
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
-        made = getattr(module, task, None)
-        found = made(**args) if callable(made) else found
+        found = made(getattr(module, task, None), args, name)
     if not isinstance(found, Task):
         raise no_task(f"'{name}', which is not found without a module of its own")
     return found
