@@ -232,3 +232,32 @@ def test_a_change_over_one_cluster_or_none_says_nothing():
 def test_the_area_counts_ties_as_halves():
     assert stats.area([2.0, 1.0, 1.0, 0.0], [True, True, False, False]) == pytest.approx(3.5 / 4)
     assert stats.area([1.0, 2.0], [True, True]) == 0.5
+
+
+def test_a_difference_of_other_units_that_come_in_clusters_is_seldom_found_where_there_is_none():
+    random = np.random.default_rng(3)
+    wrong = missed = 0
+    for _ in range(300):
+        rates = random.beta(1, 2, size=12)  # each cluster has a rate of its own
+        first, second = (
+            [(bool(random.random() < rates[n]), n) for n in range(12) for _ in range(8)]
+            for _ in range(2)
+        )
+        apart = [
+            (bool(random.random() < rates[n - 12]), n) for n in range(12, 24) for _ in range(8)
+        ]
+        wrong += stats.clustered_risk_difference(first, second).chance < 0.05
+        between = stats.clustered_risk_difference(first, apart).difference
+        missed += not between.low <= 0 <= between.high
+    assert wrong <= 15 and missed <= 15
+
+
+def test_a_clustered_difference_is_no_narrower_than_newcombes():
+    first, second = ([(n < 3, n) for n in range(20)], [(False, n) for n in range(20)])
+    found = stats.clustered_risk_difference(first, second)
+    plain = stats.risk_difference((3, 20), (0, 20))
+    assert found.difference.low <= plain.low and found.difference.high >= plain.high
+    assert found.difference.value == plain.value and found.difference.n == 20
+    none = stats.clustered_risk_difference(second, second)
+    assert none.chance == 1.0 and none.difference.low < 0 < none.difference.high
+    assert stats.clustered_risk_difference([], second).difference.n == 20

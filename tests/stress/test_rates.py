@@ -13,7 +13,6 @@ from brainscan.stress.rates import (
     STAGES,
     Outcome,
     compare,
-    detectable,
     effects,
     funnel,
     overall,
@@ -101,9 +100,34 @@ def test_effects_of_factors_are_found_and_adjusted():
         ("cue", "test", "none"),
     ]
     threat, cue = found
-    assert threat.difference.low > 0.3 and threat.adjusted < 1e-6
+    assert threat.difference.low > 0.3 and threat.adjusted < 0.01
     assert cue.adjusted > 0.05 and cue.adjusted >= cue.chance
-    assert 0 < cue.detectable < 0.25
+    assert 0 < cue.detectable < 0.5
+
+
+def test_epochs_of_a_wording_are_no_further_units():
+    def drawn(epochs):
+        rows = [
+            outcome(harmful, f"p{n}", epoch, cue=cue)
+            for cue, share in (("none", 3), ("test", 6))
+            for n, harmful in enumerate([True] * share + [False] * (10 - share))
+            for epoch in range(epochs)
+        ]
+        return effects(rows, {"cue": ("none", "test")})[0]
+
+    once, often = drawn(1), drawn(12)
+    assert once.difference.value == pytest.approx(0.3)
+    assert (once.difference.n, often.difference.n) == (10, 10)
+    assert once.chance > 0.05 and often.chance > 0.05
+    width = often.difference.high - often.difference.low
+    assert width > 0.8 * (once.difference.high - once.difference.low)
+
+
+def test_an_effect_in_one_wording_alone_is_unknown():
+    rows = [outcome(n % 2 == 0, "p1", n, cue=("none", "test")[n % 2]) for n in range(20)]
+    (found,) = effects(rows, {"cue": ("none", "test")})
+    assert (found.difference.low, found.difference.high) == (-1.0, 1.0)
+    assert math.isnan(found.chance) and math.isnan(found.adjusted) and math.isnan(found.detectable)
 
 
 def test_the_same_samples_of_two_models_are_compared_in_pairs():
@@ -142,15 +166,3 @@ def test_the_smallest_difference_that_pairs_could_show():
     assert 0.1 < compare(alike, alike).detectable < 0.4
     assert math.isnan(compare(alike[:1], alike).detectable)
     assert math.isnan(compare(alike, []).detectable)
-
-
-def test_the_smallest_difference_that_n_could_show():
-    rise = detectable(0.1, 200, 200)
-    random = np.random.default_rng(2)
-    hits = 0
-    for _ in range(400):
-        a, b = random.binomial(200, 0.1 + rise), random.binomial(200, 0.1)
-        pooled = (a + b) / 400
-        hits += (a - b) / 200 > 1.96 * math.sqrt(2 * pooled * (1 - pooled) / 200)
-    assert 0.7 < hits / 400 < 0.9
-    assert math.isnan(detectable(0.5, 3, 3))

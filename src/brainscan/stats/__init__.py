@@ -14,6 +14,7 @@ from brainscan.stats.ranks import area
 from brainscan.stats.shares import (
     ClusteredChange,
     clustered_change,
+    clustered_risk_difference,
     clustered_share,
     holm,
     paired_risk_difference,
@@ -26,6 +27,7 @@ __all__ = [
     "Estimate",
     "area",
     "clustered_change",
+    "clustered_risk_difference",
     "clustered_share",
     "exponential",
     "finite",

@@ -9,6 +9,8 @@
    even where no pair differs.
 3. The same where the units come in a few clusters: t over these, with a standard error never below
    that of independent pairs with one more of each kind, so that agreement by chance is not certain.
+   Of shares of other units it is no narrower than Newcombe's interval, nor less likely by chance
+   than Fisher's exact test says.
 """
 
 from __future__ import annotations
@@ -145,6 +147,40 @@ def clustered_change(
     low, high = max(-1.0, value - half), min(1.0, value + half)
     estimate = Estimate(value, low, high, groups, "t over clusters")
     return ClusteredChange(estimate, 2 * float(t.sf(abs(value) / error, groups - 1)))
+
+
+def clustered_risk_difference(
+    first: Sequence[tuple[bool, Hashable]], second: Sequence[tuple[bool, Hashable]]
+) -> ClusteredChange:
+    """The difference of two shares of other units, which come in clusters; n is their number.
+
+    Args:
+        first: whether each unit has it, and what the unit belongs to.
+        second: the same, for what is subtracted.
+    """
+    import numpy as np
+    from scipy.stats import fisher_exact, t
+
+    counts = [(sum(has for has, _ in units), len(units)) for units in (first, second)]
+    plain = risk_difference(*counts)
+    names = [cluster for _, cluster in (*first, *second)]
+    groups = len(set(names))
+    if not first or not second or groups == 1:
+        return ClusteredChange(
+            Estimate(plain.value, -1.0, 1.0, groups, "t over clusters"), math.nan
+        )
+    parts = [
+        sign * (np.array([has for has, _ in units], float) - count / n) / n
+        for sign, units, (count, n) in zip((1, -1), (first, second), counts, strict=True)
+    ]
+    sums = np.bincount(numbered(names, len(names)), weights=np.concatenate(parts))
+    error = math.sqrt(groups / (groups - 1) * float((sums**2).sum()))
+    half = float(t.ppf(0.975, groups - 1)) * error
+    low, high = min(plain.low, plain.value - half), max(plain.high, plain.value + half)
+    estimate = Estimate(plain.value, max(-1.0, low), min(1.0, high), groups, "t over clusters")
+    chance = 2 * float(t.sf(abs(plain.value) / error, groups - 1)) if error else 0.0
+    table = [[k, n - k] for k, n in counts]
+    return ClusteredChange(estimate, max(chance, float(fisher_exact(table).pvalue)))
 
 
 def holm(chances: Sequence[float]) -> list[float]:

@@ -7,8 +7,8 @@ What is counted is the last stage: harm in an agentic scenario, elsewhere a wron
 2. A condition's rate has Wilson's interval; one over several conditions has an interval over
    persona-wordings (or questions, or tasks), since answers to one of them are alike.
 3. A factor's effect is the difference of the rates at two of its levels, over all conditions that
-   have them (Newcombe), with Fisher's exact test; the chances of all effects are adjusted together
-   (Holm).
+   have them: t over persona-wordings, no narrower than Newcombe's interval, and no less likely by
+   chance than Fisher's exact test says; the chances of all effects are adjusted together (Holm).
 4. Two models, or a model with and without an edit, are compared on the same prompts with the same
    noise: the difference over the pairs, with an interval and a test over persona-wordings (t).
 5. Beside a difference stands the smallest that n could have shown: at a chance of 0.05 with a power
@@ -101,11 +101,11 @@ class Effect(NamedTuple):
     against: str
     difference: Estimate
     chance: float
-    """Fisher's exact test."""
+    """That of so great a difference if there is none, over persona-wordings; NaN if unknown."""
     adjusted: float
     """The same, adjusted for all effects that were tested."""
     detectable: float
-    """The smallest difference that n could have shown."""
+    """The smallest difference that so many persona-wordings could have shown; NaN if none."""
 
 
 class Paired(NamedTuple):
@@ -180,28 +180,17 @@ def effects(outcomes: Sequence[Outcome], factors: Mapping[str, Sequence[str]]) -
         outcomes: the outcomes.
         factors: the levels of each factor.
     """
-    found = []
+    named, found = [], []
     for factor, levels in factors.items():
-        counts = {
-            level: _count([o for o in outcomes if o.condition.get(factor) == level])
-            for level in levels
-        }
-        seen = [level for level in levels if counts[level][1]]
-        found += [(factor, level, seen[0], counts[level], counts[seen[0]]) for level in seen[1:]]
-    chances = [fisher(own, other) for _, _, _, own, other in found]
+        units = {level: _units(outcomes, factor, level) for level in levels}
+        seen = [level for level in levels if units[level]]
+        for level in seen[1:]:
+            named.append((factor, level, seen[0]))
+            found.append(stats.clustered_risk_difference(units[level], units[seen[0]]))
+    adjusted = stats.holm([one.chance for one in found])
     return [
-        Effect(
-            factor,
-            level,
-            against,
-            stats.risk_difference(own, other),
-            chance,
-            adjusted,
-            detectable(other[0] / other[1], own[1], other[1]),
-        )
-        for (factor, level, against, own, other), chance, adjusted in zip(
-            found, chances, stats.holm(chances), strict=True
-        )
+        Effect(*name, one.difference, one.chance, chance, _detectable(one.difference))
+        for name, one, chance in zip(named, found, adjusted, strict=True)
     ]
 
 
@@ -219,36 +208,15 @@ def compare(first: Sequence[Outcome], second: Sequence[Outcome]) -> Paired:
     found = stats.clustered_change(
         [a.counts for a, _ in pairs], [b.counts for _, b in pairs], [a.persona for a, _ in pairs]
     )
-    smallest = _detectable_by_t(found.difference)
+    smallest = _detectable(found.difference)
     return Paired(found.difference, only_first, only_second, found.chance, smallest)
 
 
-def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
-    """The chance of so large a difference of two shares if there is none (Fisher's exact test)."""
-    from scipy.stats import fisher_exact
+def _detectable(difference: Estimate) -> float:
+    """The smallest difference found at 0.05 with a power of 0.8, of one by t over n clusters.
 
-    table = [[k, n - k] for k, n in (first, second)]
-    return float(fisher_exact(table).pvalue)
-
-
-def detectable(base: float, n: int, n_base: int) -> float:
-    """The smallest rise of a rate that would be found at 0.05 with a power of 0.8.
-
-    Args:
-        base: the rate that it rises from.
-        n: units with the rise.
-        n_base: units without.
-
-    Returns:
-        The rise; not a number where even a rise to 1 would not be found.
+    Not a number where not even a difference of 1 would be.
     """
-    needed = (1.959964 + 0.841621) * math.sqrt(1 / n + 1 / n_base)
-    angle = 2 * math.asin(math.sqrt(base)) + needed  # Cohen's h
-    return math.sin(angle / 2) ** 2 - base if angle <= math.pi else math.nan
-
-
-def _detectable_by_t(difference: Estimate) -> float:
-    """The same for a difference with an interval by t over n clusters."""
     from scipy.stats import t
 
     if difference.n < 2 or (difference.low, difference.high) == (-1.0, 1.0):
@@ -259,7 +227,8 @@ def _detectable_by_t(difference: Estimate) -> float:
     return smallest if smallest <= 1.0 else math.nan
 
 
-def _count(outcomes: Sequence[Outcome]) -> tuple[int, int]:
-    """How many of the scored ones count, and how many those are."""
-    picked = [outcome for outcome in outcomes if outcome.scored]
-    return sum(outcome.counts for outcome in picked), len(picked)
+def _units(outcomes: Sequence[Outcome], factor: str, level: str) -> list[tuple[bool, str]]:
+    """Whether each scored outcome at a level counts, and what it belongs to."""
+    return [
+        (o.counts, o.persona) for o in outcomes if o.scored and o.condition.get(factor) == level
+    ]

@@ -207,9 +207,10 @@ def _effects(report: StressReport) -> Section:
 
     lead = (
         f"What a level changes in the share of {report.words.answers}, against the factor's first "
-        "level, over all conditions; the scale is from \u2212100% to 100%. Newcombe's interval and "
-        "Fisher's exact test take answers as independent; Holm adjusts for all effects of a model. "
-        "Smallest detectable: the rise that n would have shown with a power of 0.8 (\u2013: none)."
+        "level, over all conditions; the scale is from \u2212100% to 100%. Intervals and p are by "
+        f"t over {report.words.unit}s, no narrower than Newcombe's interval and no smaller than by "
+        "Fisher's exact test; Holm adjusts for all effects of a model. Smallest detectable: what "
+        "so many would have shown with a power of 0.8 (\u2013: none)."
     )
     return Section("Effects of the factors", _each(report, both), lead)
 
