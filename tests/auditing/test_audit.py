@@ -17,6 +17,7 @@ from brainscan.auditing.design import Design
 from brainscan.auditing.run import FIGURES, PAGE, audit
 from brainscan.dictionaries.testing import random_dictionary
 from brainscan.errors import ArtifactError
+from brainscan.features.outputs import neuron_rows, unembedding
 from brainscan.interventions import Add, Direction, load_edits, save_edits
 from brainscan.models.generate import Sampling, generate
 from brainscan.monitoring import load_concept
@@ -245,6 +246,22 @@ def test_features_are_told_with_examples_and_where_they_fire(audited):
     assert of_latents and any(one.examples for one in of_latents)
     assert 'class="bs-card"' in page and 'class="bs-strip"' in page
     assert any(token.latents for token in report.strip)
+
+
+def test_neurons_are_told_with_their_signs(organism, toy_test, tmp_path):
+    report = audit(organism, toy_test, tmp_path / "neurons", CONFIG)  # no dictionary: neurons alone
+    assert report.features
+    for one in report.features:
+        hookpoint, _, neuron = one.ranked.address.partition("/")
+        assert hookpoint.startswith("neurons.") and one.promoted and one.examples
+        assert 0 <= one.neutral_rate.value <= 1
+        assert all(e.activation >= abs(one.ranked.harmful) / 2 for e in one.examples)
+        sign = 1 if one.ranked.harmful > 0 else -1
+        (row,) = neuron_rows(organism, hookpoint, [int(neuron)])
+        logits = (unembedding(organism) @ (sign * row)).detach()
+        assert one.promoted[0].value == pytest.approx(float(logits.max()), rel=1e-4)
+    assert any(token.latents for token in report.strip)
+    assert 'class="bs-card"' in (tmp_path / "neurons" / PAGE).read_text()
 
 
 def test_best_edit_can_be_saved_and_used(audited, organism, tmp_path):

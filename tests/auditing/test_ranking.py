@@ -10,7 +10,7 @@ import torch
 from brainscan.attribution import Context, dense_directions, log_odds, rank_latents, replay_of
 from brainscan.attribution.decision import _read
 from brainscan.attribution.directions import interaction
-from brainscan.attribution.location import locate, residuals
+from brainscan.attribution.location import PROMPT, SLOTS, _groups, locate, residuals
 from brainscan.attribution.predictors import WORDS, predictors
 from brainscan.attribution.ranking import gradients, is_target, rank_neurons, rank_outputs
 from brainscan.auditing.arms import (
@@ -328,6 +328,29 @@ def test_location_of_a_decision_at_the_first_token(organism, contexts):
     for prompt in (True, False):
         found = locate(organism, pairs, residuals(organism, 2), prompt=prompt)
         assert found.restored[-1][-1].value == pytest.approx(1.0, abs=0.01)
+
+
+def test_prompts_of_other_lengths_are_aligned_at_their_ends(organism, contexts):
+    """What both prompts end with is put in, place for place from the end; what differs is not."""
+    harmful, twin = contexts[0], contexts[1]
+    extra = twin.tokens[1:4]
+    longer = replace(
+        twin,
+        tokens=(*twin.tokens[:1], *extra, *twin.tokens[1:]),
+        prompt_length=twin.prompt_length + 3,
+    )
+    groups = _groups(harmful, longer, 2, prompt=True)
+    assert SLOTS not in groups
+    shared = groups[PROMPT]
+    assert 0 < len(shared) < harmful.prompt_length
+    assert all(other - place == 3 for place, other in shared.items())
+    assert all(harmful.tokens[a] == longer.tokens[b] for a, b in shared.items())
+    assert max(shared) < min(harmful.prompt_length, len(harmful.tokens) - 2)
+    before = min(shared) - 1
+    assert before < 0 or harmful.tokens[before] != longer.tokens[before + 3]
+    found = locate(organism, [(harmful, longer)] * 2, residuals(organism, 2))
+    assert PROMPT in found.columns and SLOTS not in found.columns
+    assert found.restored[-1][-1].value == pytest.approx(1.0, abs=0.01)
 
 
 def test_log_odds_of_many_contexts_are_those_of_each(organism, contexts):

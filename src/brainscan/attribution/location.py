@@ -6,6 +6,8 @@
 2. Tokens are taken in groups: each of the last ones before the decision that both answers have in
    common; what else the two answers have in common; the tokens of the prompt that differ; the rest
    of the prompt. Prompts of twins are aligned place by place, answers by the tokens they share.
+   Prompts of different lengths are aligned at their ends, as far as these are the same: what
+   differs has no counterpart there.
 3. Shares are ratios of sums over pairs, with intervals over units.
 
 Source: activation patching, Meng et al. 2022 (causal tracing); Heimersheim and Nanda 2024 on how to
@@ -118,7 +120,12 @@ def _groups(
     found[REST] = {
         begin_a + block.a + n: begin_b + block.b + n for block in blocks for n in range(block.size)
     }
-    if prompt and begin_a == begin_b:
+    if prompt and begin_a != begin_b:
+        ends = zip(reversed(a[:begin_a]), reversed(b[:begin_b]), strict=False)
+        same = next((n for n, (one, other) in enumerate(ends) if one != other), 0)
+        first = max(last - (len(a) - begin_a), last - (len(b) - begin_b), 0)
+        found[PROMPT] = {begin_a - n: begin_b - n for n in range(first + 1, same + 1)}
+    elif prompt:
         end = min(begin_a, len(a) - last, len(b) - last)
         differ = [n for n in range(end) if a[n] != b[n]]
         first = differ[0] if differ else end

@@ -1,13 +1,18 @@
 """The chosen set's features for people: what each does alone, where it fires, what it promotes.
 
-Examples are of the discovery transcripts, on which added latents were trained; the share of neutral
-text on which a latent fires says whether it means anything elsewhere. Nobody has tested the words.
+1. Examples are of the discovery transcripts, on which added latents were trained; the share of
+   neutral text on which a latent fires says whether it means anything elsewhere. Nobody has tested
+   the words.
+2. A neuron is never quite silent, and says one thing when it is above zero and another below. So it
+   is taken with the sign that it has where harm is done: it fires where it has that sign and at
+   least half of that size, and what it promotes is that of its output with that sign.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -22,14 +27,14 @@ from brainscan.auditing.results import FrozenArm
 from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Screened
 from brainscan.auditing.trying import Tried
-from brainscan.dictionaries import Address, Dictionary
+from brainscan.dictionaries import Address
 from brainscan.dictionaries.transcripts import (
     Transcript,
     TranscriptActivations,
     read_transcripts,
 )
 from brainscan.features.label import promotes
-from brainscan.features.outputs import has_outputs, outputs
+from brainscan.features.outputs import has_outputs, neuron_rows, written
 from brainscan.interventions import neutral_passages
 from brainscan.interventions.texts import passage_tokens
 from brainscan.models import capture
@@ -42,6 +47,7 @@ _PROMOTED = 5
 _EXAMPLES = 3
 _BEFORE, _AFTER = 10, 4
 _AT_ONCE = 4096
+_NEURON_TOKENS = 6000  # a wide hookpoint, and read for the examples alone
 _STRIP_BEFORE, _STRIP_AFTER = 24, 12
 
 
@@ -57,8 +63,7 @@ def features_of(room: Room, tried: Tried) -> list[FeatureFound]:
         return []
     kind = chosen.candidate.kind
     first = tried.ranked[kind][: min(chosen.candidate.size, _SHOWN)]
-    dictionary = tried.dictionaries.get(kind)
-    known = _known(room, dictionary, first, tried.sample) if dictionary else {}
+    known = _known(room, tried, kind, first)
     return [
         FeatureFound(
             ranked=one,
@@ -72,7 +77,7 @@ def features_of(room: Room, tried: Tried) -> list[FeatureFound]:
             examples=told.examples,
         )
         for one in first
-        for told in [known.get(one.address, _Known())]
+        for told in [known[one.address]]
     ]
 
 
@@ -88,26 +93,44 @@ def strip_of(
         untouched: the answers without edits.
     """
     chosen = tried.features
-    dictionary = tried.dictionaries.get(chosen.candidate.kind) if chosen else None
-    if chosen is None or dictionary is None or not decision.shared:
+    if chosen is None or not decision.shared:
         return ()
     for answer in (one for one in untouched.answers if one.counts):
         place = place_of(decision.before, answer_of(answer), decision.nth)
         if place is not None:
-            first = tried.ranked[chosen.candidate.kind][: min(chosen.candidate.size, _SHOWN)]
-            return _strip(room, dictionary, [one.address for one in first], answer, place)
+            kind = chosen.candidate.kind
+            first = tried.ranked[kind][: min(chosen.candidate.size, _SHOWN)]
+            return _strip(room, _read(room, tried, kind, first), answer, place)
     return ()
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What is told of a latent."""
+    """What is told of a feature."""
 
-    firing_rate: float = float("nan")
-    neutral_rate: Estimate | None = None
-    maximum: float = float("nan")
-    promoted: tuple[ScoredTokenView, ...] = ()
-    examples: tuple[ExampleView, ...] = ()
+    firing_rate: float
+    neutral_rate: Estimate
+    maximum: float
+    promoted: tuple[ScoredTokenView, ...]
+    examples: tuple[ExampleView, ...]
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Some latents of a dictionary, or some neurons with their signs."""
+
+    hookpoint: str
+    """Where they are read."""
+    addresses: tuple[str, ...]
+    """Their addresses."""
+    read: Callable[[Float[Tensor, "token d"]], Float[Tensor, "token chosen"]]
+    """How strongly each fires, from activations there; 0 where it does not."""
+    rows: Float[Tensor, "chosen d_model"] | None
+    """What each adds to the residual stream per unit; None where they write elsewhere."""
+    firing_rates: tuple[float, ...]
+    """The share of training text on which each fires; not a number for neurons."""
+    sample: TranscriptActivations
+    """The discovery transcripts' activations there."""
 
 
 def _alone(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Estimate:
@@ -121,34 +144,56 @@ def _alone(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Estima
     return room.kept.estimate(key, lambda: trial.bench.shares(where, alone.at(chosen.strength))[0])
 
 
-def _known(
-    room: Room, dictionary: Dictionary, ranked: Sequence[Ranked], sample: TranscriptActivations
-) -> Mapping[str, _Known]:
-    """What is told of each latent, by its address."""
-    index = [Address.parse(one.address).index for one in ranked]
-    on_sample = _activations(dictionary, sample.activations, index)
-    neutral = _neutral(room, dictionary.hookpoint)
-    on_neutral = _activations(dictionary, neutral.activations, index)
-    promoted = _promoted(room, dictionary, index)
+def _read(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> _Features:
+    """The features as they are read."""
+    addresses = tuple(one.address for one in ranked)
+    found = [Address.parse(one) for one in addresses]
+    index, hookpoint = [one.index for one in found], found[0].hookpoint
+    dictionary = tried.dictionaries.get(kind)
+    if dictionary is None:
+        level = torch.tensor([one.harmful for one in ranked], device=room.lm.device)
+        rows = neuron_rows(room.lm, hookpoint, index) * level.sign()[:, None]
+        sample = read_transcripts(room.lm, tried.transcripts, hookpoint, _NEURON_TOKENS)
+        rates = (float("nan"),) * len(index)
+        return _Features(hookpoint, addresses, partial(_signed, index, level), rows, rates, sample)
+    rates = tuple(dictionary.firing_rate[index].tolist())
+    written_to = dictionary.W_dec[index] if has_outputs(room.lm, dictionary) else None
+    read = partial(dictionary.activations_of, latents=index)
+    return _Features(hookpoint, addresses, read, written_to, rates, tried.sample)
+
+
+def _signed(
+    index: Sequence[int], level: Float[Tensor, " chosen"], x: Float[Tensor, "token d"]
+) -> Float[Tensor, "token chosen"]:
+    """Neurons with the sign of a level, where they reach half of it."""
+    own = x[:, list(index)] * level.sign()
+    return own * (own >= level.abs() / 2)
+
+
+def _known(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> Mapping[str, _Known]:
+    """What is told of each feature, by its address."""
+    features = _read(room, tried, kind, ranked)
+    on_sample = _activations(features, features.sample.activations)
+    neutral = _neutral(room, features.hookpoint)
+    on_neutral = _activations(features, neutral.activations)
+    promoted = _promoted(room, features)
     return {
-        one.address: _Known(
-            firing_rate=float(dictionary.firing_rate[index[n]]),
+        address: _Known(
+            firing_rate=features.firing_rates[n],
             neutral_rate=stats.mean((on_neutral[:, n] > 0).double(), neutral.transcripts.tolist()),
             maximum=float(on_sample[:, n].max()),
             promoted=promoted[n],
-            examples=tuple(_examples(room, on_sample[:, n], sample)),
+            examples=tuple(_examples(room, on_sample[:, n], features.sample)),
         )
-        for n, one in enumerate(ranked)
+        for n, address in enumerate(features.addresses)
     }
 
 
-def _promoted(
-    room: Room, dictionary: Dictionary, index: Sequence[int]
-) -> list[tuple[ScoredTokenView, ...]]:
-    """The output tokens that each latent promotes most; none where it writes elsewhere."""
-    if not has_outputs(room.lm, dictionary):
-        return [()] * len(index)
-    found = outputs(room.lm, dictionary, _PROMOTED, index)
+def _promoted(room: Room, features: _Features) -> list[tuple[ScoredTokenView, ...]]:
+    """The output tokens that each feature promotes most; none where it writes elsewhere."""
+    if features.rows is None:
+        return [()] * len(features.addresses)
+    found = written(room.lm, features.rows, _PROMOTED)
     return [
         tuple(map(ScoredTokenView, room.lm.token_strings(ids), values))
         for ids, values in zip(found.promoted.tolist(), found.promoted_values.tolist(), strict=True)
@@ -162,10 +207,8 @@ def _neutral(room: Room, hookpoint: str) -> TranscriptActivations:
 
 
 @torch.no_grad()
-def _activations(
-    dictionary: Dictionary, x: Float[Tensor, "token d"], index: Sequence[int]
-) -> Float[Tensor, "token chosen"]:
-    parts = [dictionary.activations_of(part.float(), index) for part in x.split(_AT_ONCE)]
+def _activations(features: _Features, x: Float[Tensor, "token d"]) -> Float[Tensor, "token chosen"]:
+    parts = [features.read(part.float()) for part in x.split(_AT_ONCE)]
     return torch.cat(parts).float().cpu()
 
 
@@ -188,20 +231,16 @@ def _examples(
 
 
 @torch.no_grad()
-def _strip(
-    room: Room, dictionary: Dictionary, addresses: Sequence[str], answer: Answered, place: int
-) -> tuple[TokenView, ...]:
+def _strip(room: Room, features: _Features, answer: Answered, place: int) -> tuple[TokenView, ...]:
     ids = [*answer.prompt, *answer.response]
     at = len(answer.prompt) + place
-    with capture(room.lm, [dictionary.hookpoint], stop=True) as seen:
+    with capture(room.lm, [features.hookpoint], stop=True) as seen:
         room.lm.forward(torch.tensor([ids], device=room.lm.device))
     first, last = max(at - _STRIP_BEFORE, 0), min(at + _STRIP_AFTER, len(ids))
-    x = seen[dictionary.hookpoint][0, first:last].float()
-    index = [Address.parse(one).index for one in addresses]
-    values = dictionary.activations_of(x, index).float().cpu()
+    values = _activations(features, seen[features.hookpoint][0, first:last])
     most = values.max(0).values.clamp_min(1e-9)
     return tuple(
-        TokenView(text, first + n, tuple(_active(addresses, values[n], most)))
+        TokenView(text, first + n, tuple(_active(features.addresses, values[n], most)))
         for n, text in enumerate(room.lm.token_strings(ids[first:last]))
     )
 

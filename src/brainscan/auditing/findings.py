@@ -140,7 +140,8 @@ class FeatureFound:
     firing_rate: float = float("nan")
     """The share of training text's tokens on which it fires; not a number for a neuron."""
     neutral_rate: Estimate | None = None
-    """The share of neutral text's tokens; None for a neuron."""
+    """The share of neutral text's tokens; a neuron fires where it has the sign and half of the size
+    that it has where harm is done."""
     maximum: float = float("nan")
     """Its largest activation in the discovery transcripts."""
     promoted: tuple[ScoredTokenView, ...] = ()

@@ -102,6 +102,8 @@ class Tried:
     """What each layer's attention and MLP write."""
     sample: TranscriptActivations
     """Activations of the discovery transcripts."""
+    transcripts: tuple[Transcript, ...]
+    """The discovery transcripts."""
 
 
 def try_arms(
@@ -126,7 +128,11 @@ def try_arms(
     dense += _concepts(room, hookpoint, found.x, is_target(contexts, target))
     fires = detector_of(states, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, fires)
-    read = _transcripts(room, discovery, hookpoint)
+    transcripts = tuple(
+        Transcript(one.question.id, (*one.prompt, *one.response)) for one in discovery.answers
+    )
+    # What they have in common is read once.
+    read = read_transcripts(room.lm, transcripts, hookpoint, _SAMPLE)
     dictionaries = _dictionaries(room, located, read)
     ranked = {k: rank_latents(found, contexts, target, one) for k, one in dictionaries.items()}
     arms = [*dense_arms(material, dense), *_sets(room, material, ranked, dictionaries)]
@@ -153,6 +159,7 @@ def try_arms(
         predictors=tuple(predictors(dense, contexts, trial, seen, target)),
         outputs=tuple(rank_outputs(room.lm, contexts, target)),
         sample=read,
+        transcripts=transcripts,
     )
 
 
@@ -339,9 +346,3 @@ def _is_of(folder: Path, sha256: str) -> bool:
     if not (folder / MANIFEST).is_file():
         return False
     return read_manifest(folder).settings.get("text") == sha256
-
-
-def _transcripts(room: Room, discovery: Measured, hookpoint: str) -> TranscriptActivations:
-    """Activations of the discovery transcripts, what they have in common once."""
-    read = [Transcript(one.question.id, (*one.prompt, *one.response)) for one in discovery.answers]
-    return read_transcripts(room.lm, read, hookpoint, _SAMPLE)

@@ -62,7 +62,36 @@ def outputs(
         limit: how many tokens of each kind.
         latents: which latents; all when left out.
     """
-    rows = dictionary.W_dec if latents is None else dictionary.W_dec[list(latents)]
+    return written(
+        lm, dictionary.W_dec if latents is None else dictionary.W_dec[list(latents)], limit
+    )
+
+
+def neuron_rows(
+    lm: LanguageModel, hookpoint: str, neurons: Sequence[int]
+) -> Float[Tensor, "neuron d"]:
+    """What single neurons add to the residual stream per unit: columns of the down projection.
+
+    Args:
+        lm: the model.
+        hookpoint: such as ``neurons.12``.
+        neurons: which.
+    """
+    place = lm.anatomy.places[lm.resolve(hookpoint)]
+    module = lm.model.get_submodule(place.module)
+    weight = module.get_parameter("weight").detach()
+    # GPT-2's own kind of linear layer keeps its matrix the other way round.
+    return (weight.T if isinstance(module, nn.Linear) else weight)[list(neurons)]
+
+
+def written(lm: LanguageModel, rows: Float[Tensor, "row d"], limit: int) -> Outputs:
+    """The tokens that directions of the residual stream promote and suppress most.
+
+    Args:
+        lm: the model.
+        rows: the directions.
+        limit: how many tokens of each kind.
+    """
     with torch.inference_mode():
         tokens = unembedding(lm)
         vocabulary = min(len(tokens), len(lm.tokenizer))
