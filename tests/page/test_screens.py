@@ -35,6 +35,7 @@ from brainscan.page.screens.timeline import Line, timeline
 from brainscan.page.screens.trial import Trial, collected, cost_of
 from brainscan.page.service import Ask, Reading, ReadToken
 from brainscan.stats import Estimate
+from brainscan.views import STRONGEST
 
 FIGURE = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 9, "method": "wilson"}
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202eevil"
@@ -198,8 +199,12 @@ def test_a_strip_has_features_concepts_and_surprise(lm):
     strip = reading_strip(reading, 2, 6, SURPRISE)
     data = strip_data(strip)
     assert len(data["tokens"]) == 4
-    assert data["shares"]["0"] == [0.25, 0.375, 0.5, 0.625]  # of 4 nats at least
+    assert [0.25, 0.375, 0.5, 0.625] in data["shares"].values()  # of 4 nats at least
     assert 'aria-pressed="true"><bdi>how surprising' in strip
+    assert f'title="{STRONGEST}" aria-pressed="false"' in strip
+    by_latents = reading_strip(reading, 2, 6, STRONGEST)
+    assert f'title="{STRONGEST}" aria-pressed="true"' in by_latents
+    assert by_latents.count('aria-pressed="true"') == strip.count('aria-pressed="true"') == 1
     assert "concept: joy" in strip and "resid_post.1/" in strip
     lines = {line.name: line for line in reading_lines(reading, 2, 6)}
     assert lines[SURPRISE].values == (1.0, 1.5, 2.0, 2.5)

@@ -39,11 +39,12 @@ from brainscan.views.null_plot import null_plot
 from brainscan.views.page import fragment, page
 from brainscan.views.plots import strength_response_plot
 from brainscan.views.rates import facts, rates, table
-from brainscan.views.token_strip import token_strip
+from brainscan.views.token_strip import STRONGEST, token_strip
 from brainscan.views.transcripts import transcripts
 from brainscan.views.verdicts import verdicts
 
 __all__ = [
+    "STRONGEST",
     "ActivationView",
     "ArmView",
     "CardView",

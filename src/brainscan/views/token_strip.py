@@ -13,20 +13,27 @@ from brainscan.views.data import LatentView, TokenView
 from brainscan.views.examples import example_list, heat, name, quoted
 from brainscan.views.html import Html, escape, join, parted, script_data, token_text
 
+STRONGEST = "strongest"
+"""Colours each token by whichever latent is strongest there."""
 
-def token_strip(tokens: Sequence[TokenView], latents: Sequence[LatentView]) -> Html:
+
+def token_strip(
+    tokens: Sequence[TokenView], latents: Sequence[LatentView], colour: str = ""
+) -> Html:
     """Shows a scanned text.
 
     Args:
         tokens: the text's tokens, each with its most active latents.
         latents: what to tell of the latents named in ``tokens``; those with shares get a button
-            that colours the text by them, and the first of them colours it to begin with.
+            that colours the text by them.
+        colour: which of them colours it to begin with, or `STRONGEST`; the first if it is none.
     """
     if not tokens:
         return Html('<p class="bs-none">There are no tokens to show.</p>')
     index = {latent.id: i for i, latent in enumerate(latents)}
     tops = [max((a.share for a in token.latents), default=0.0) for token in tokens]
-    shares = next((latent.shares for latent in latents if latent.shares), tops)
+    by = _colouring(latents, colour)
+    shares = tops if by is None else latents[by].shares
     first = list(shares).index(max(shares))
     boxes = join(
         _token(token, i, share, i == first)
@@ -50,7 +57,7 @@ def token_strip(tokens: Sequence[TokenView], latents: Sequence[LatentView]) -> H
     }
     return Html(
         '<div class="bs-strip">'
-        f"{_buttons(latents)}"
+        f"{_buttons(latents, by)}"
         '<div class="bs-split"><div class="bs-reading">'
         '<div class="bs-tokens" role="listbox" aria-orientation="horizontal" dir="auto" '
         f'aria-label="The text, token by token; arrow keys go from one to the next">{boxes}</div>'
@@ -85,20 +92,27 @@ def _stored(latent: LatentView) -> str:
     )
 
 
-def _buttons(latents: Sequence[LatentView]) -> str:
-    choices = [(str(i), latent) for i, latent in enumerate(latents) if latent.shares]
+def _colouring(latents: Sequence[LatentView], colour: str) -> int | None:
+    """Which latent colours the text to begin with; None for the strongest of each token."""
+    able = [i for i, latent in enumerate(latents) if latent.shares]
+    if colour == STRONGEST or not able:
+        return None
+    return next((i for i in able if latents[i].id == colour), able[0])
+
+
+def _buttons(latents: Sequence[LatentView], by: int | None) -> str:
+    choices = [(i, one.id, one.label or one.id) for i, one in enumerate(latents) if one.shares]
     if not choices:
         return ""
     buttons = join(
-        f'<button type="button" class="bs-choice" data-i="{i}" title="{escape(latent.id)}" '
-        f'aria-pressed="{"true" if i == choices[0][0] else "false"}">'
-        f"<bdi>{escape(latent.label or latent.id)}</bdi></button>"
-        for i, latent in choices
+        f'<button type="button" class="bs-choice" data-i="{"" if i is None else i}" '
+        f'title="{escape(title)}" aria-pressed="{"true" if i == by else "false"}">'
+        f"<bdi>{escape(label)}</bdi></button>"
+        for i, title, label in [*choices, (None, STRONGEST, "the strongest latent of each token")]
     )
     return (
         '<div class="bs-choices" role="group" aria-label="Colour the text by">'
-        f'<span class="bs-hint">Colour by</span>{buttons}<button type="button" class="bs-choice" '
-        'data-i="" aria-pressed="false">the strongest latent of each token</button></div>'
+        f'<span class="bs-hint">Colour by</span>{buttons}</div>'
     )
 
 

@@ -41,7 +41,8 @@ def reading_strip(reading: Reading, start: int, stop: int, colour: str = "") -> 
         reading: what was read.
         start: the part's first token.
         stop: the token after its last.
-        colour: what colours it to begin with: a feature's address, a concept, or the surprise.
+        colour: what colours it to begin with: a feature's address, a concept, the surprise, or
+            `STRONGEST`.
     """
     tokens = reading.tokens[start:stop]
     strings = [token.text for token in tokens]
@@ -58,7 +59,7 @@ def reading_strip(reading: Reading, start: int, stop: int, colour: str = "") -> 
         for i, token in enumerate(tokens)
     )
     own = [_measure_view(strings, name, measure) for name, measure in measures.items()]
-    return token_strip(views, _first([*found, *own], colour))
+    return token_strip(views, [*found, *own], colour)
 
 
 def scan_strip(scan: Scan, colour: str = "") -> Html:
@@ -66,9 +67,9 @@ def scan_strip(scan: Scan, colour: str = "") -> Html:
 
     Args:
         scan: what was found.
-        colour: what colours it to begin with: a feature's address.
+        colour: what colours it to begin with: a feature's address, or `STRONGEST`.
     """
-    return token_strip(scan.tokens, _first(scan.latents, colour))
+    return token_strip(scan.tokens, scan.latents, colour)
 
 
 def piece_lines(pieces: Sequence[Piece]) -> list[Line]:
@@ -198,8 +199,3 @@ def _latents(
 
 def _share_at(scan: Scan, at: int | None, address: str) -> float:
     return next((a.share for a in _fired(scan, at) if a.id == address), 0.0)
-
-
-def _first(latents: Sequence[LatentView], colour: str) -> list[LatentView]:
-    """The latents with the one that colours the text ahead of the others."""
-    return sorted(latents, key=lambda latent: latent.id != colour) if colour else list(latents)
