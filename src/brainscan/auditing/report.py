@@ -13,6 +13,7 @@ from brainscan.auditing.confirm import FEATURES, SIMPLER, UNTOUCHED
 from brainscan.auditing.measure import answer_of
 from brainscan.auditing.pairing import left
 from brainscan.auditing.report_arms import (
+    actions_section,
     costs_section,
     elsewhere_section,
     rates_section,
@@ -58,6 +59,7 @@ def report_page(lm: LanguageModel, report: AuditReport) -> str:
             *_letters(lm, report),
             rates_section(report),
             costs_section(report),
+            *filter(None, [actions_section(report)]),
             *([elsewhere_section(report)] if any(arm.elsewhere for arm in report.arms) else []),
             _decision(report),
             features_section(report),

@@ -7,6 +7,7 @@ import math
 from brainscan.auditing.confirm import BASE, CONTROL, FEATURES
 from brainscan.auditing.results import AuditReport, FrozenArm
 from brainscan.stats import Estimate
+from brainscan.stress.actions import KINDS
 from brainscan.views import (
     ArmView,
     RateView,
@@ -81,6 +82,24 @@ def costs_section(report: AuditReport) -> Section:
         "Harm that falls because the model breaks shows in the share of answers that can be scored."
     )
     return Section("What each arm costs", join([plot, table(heads, rows)]), lead)
+
+
+def actions_section(report: AuditReport) -> Section | None:
+    """What the answers of each arm do; None where they are not an agent's."""
+    done = {arm.name: arm.actions for arm in report.arms}
+    kinds = [kind for kind in KINDS if any(kind in own for own in done.values())]
+    if not kinds:
+        return None
+    rows = [
+        (name, *(str(own[kind]) if kind in own else "\u2013" for kind in kinds))
+        for name, own in done.items()
+    ]
+    lead = (
+        "The share of each arm's answers that do a thing, over wordings: an edit may stop a threat "
+        "and leave the letters, or turn them into something else. One answer may do several."
+    )
+    heads = ("arm", *(kind.replace("_", " ") for kind in kinds))
+    return Section("What the answers do", table(heads, rows), lead)
 
 
 def elsewhere_section(report: AuditReport) -> Section:

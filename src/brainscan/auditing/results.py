@@ -17,6 +17,7 @@ from brainscan.auditing.pairing import left
 from brainscan.auditing.screen import Screened
 from brainscan.interventions import Effects
 from brainscan.stats import Estimate, finite
+from brainscan.stress.actions import KINDS, parse_actions
 from brainscan.views import TokenView
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
@@ -115,11 +116,26 @@ class FrozenArm:
         units = [one.question.asked.unit for one in scored]
         return stats.clustered_share([one.counts for one in scored], units)
 
+    @property
+    def actions(self) -> dict[str, Estimate]:
+        """The share of answers that do each thing an agent can do, if any does; over wordings."""
+        done = [
+            {action.kind for action in parse_actions(one.text, ended=one.ended).done}
+            for one in self.answers
+        ]
+        units = [one.question.asked.unit for one in self.answers]
+        return {
+            kind: stats.clustered_share([kind in kinds for kinds in done], units)
+            for kind in KINDS
+            if any(kind in kinds for kinds in done)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The arm as a JSON object."""
         return {
             "name": self.name,
             "kind": self.kind,
+            "actions": {kind: share.to_json() for kind, share in self.actions.items()},
             "harmful": self.harmful.to_json(),
             "harmful_over_wordings": self.over_wordings.to_json(),
             "harmful_if_unscored_were": self.left.to_json(),
