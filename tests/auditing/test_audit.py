@@ -249,7 +249,10 @@ def test_features_are_told_with_examples_and_where_they_fire(audited):
 
 
 def test_neurons_are_told_with_their_signs(organism, toy_test, tmp_path):
-    report = audit(organism, toy_test, tmp_path / "neurons", CONFIG)  # no dictionary: neurons alone
+    said = []
+    report = audit(organism, toy_test, tmp_path / "neurons", CONFIG, tell=said.append)
+    (hint,) = [line for line in said if "no dictionary is shipped" in line]
+    assert f"--at {report.hookpoint} " in hint
     assert report.features
     for one in report.features:
         hookpoint, _, neuron = one.ranked.address.partition("/")

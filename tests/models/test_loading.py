@@ -149,6 +149,8 @@ def test_the_type_is_chosen_by_what_the_processor_multiplies(folder, tmp_path, m
     for text, expected in (
         ("flags : fma avx512f avx512_bf16 sse", torch.bfloat16),
         ("flags : amx_bf16 amx_tile", torch.bfloat16),
+        ("vendor_id : GenuineIntel\nflags : avx512_bf16 amx_bf16 amx_tile", torch.bfloat16),
+        ("vendor_id : GenuineIntel\nflags : fma avx512_bf16", torch.float32),  # slower there
         ("Features : asimd bf16 i8mm", torch.bfloat16),
         ("flags : fma avx512f", torch.float32),
         (None, torch.float32),

@@ -66,6 +66,9 @@ def find_place(room: Room, discovery: Measured, dictionary: Dictionary | None) -
     found = dictionary or _nearest(room, location)
     hookpoint = found.hookpoint if found else location.hookpoints[location.settled]
     room.tell(f"settled at {location.hookpoints[location.settled]}; arms edit {hookpoint}")
+    if found is None:
+        train = f"brainscan dictionary train --model {room.lm.name} --at {hookpoint} --out D"
+        room.tell(f"no dictionary is shipped: neurons and directions alone; for latents, `{train}`")
     return Located(decision, words, location, hookpoint, found)
 
 
