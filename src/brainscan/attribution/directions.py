@@ -32,6 +32,7 @@ from brainscan.features.outputs import unembedding
 from brainscan.interventions import Direction, Probe
 from brainscan.models import LanguageModel
 from brainscan.shapes import Bool, Float, Tensor
+from brainscan.stats.logistic import logistic_fit
 
 _PENALTY = 1e-2
 _ALL_BUT = 0.999
@@ -161,24 +162,10 @@ def logistic(
         return None
     spread = x.std(0).clamp_min(1e-6)
     scaled = (x - x.mean(0)) / spread
-    targets = harm.float().to(x.device)
-    balance = (~harm).sum() / harm.sum()
-    weight = torch.zeros(x.shape[1] + 1, device=x.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight], max_iter=_ROUNDS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        logits = scaled @ weight[:-1] + weight[-1]
-        found = (
-            F.binary_cross_entropy_with_logits(logits, targets, pos_weight=balance.to(x.device))
-            + _PENALTY * weight[:-1].square().sum() / 2
-        )
-        found.backward()
-        return found
-
-    with torch.enable_grad():
-        optimiser.step(loss)
-    return weight.detach()[:-1] / spread
+    n, own = len(harm), harm.to(x.device)
+    counts = torch.where(own, (~own).sum() / own.sum(), 1.0) / n
+    weight, _ = logistic_fit(scaled, own[:, None], counts[:, None], _PENALTY / 2, _ROUNDS)
+    return weight[0] / spread
 
 
 def _principal(x: Float[Tensor, "context d"]) -> Tensor:

@@ -22,8 +22,8 @@ import torch
 from brainscan import stats
 from brainscan.monitoring.bank import Concept
 from brainscan.monitoring.corpus import Sample
-from brainscan.monitoring.probes import logistic_fit
 from brainscan.shapes import Bool, Float, Tensor
+from brainscan.stats.logistic import logistic_fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,9 +13,10 @@ from brainscan.monitoring.bank import Concept
 from brainscan.monitoring.corpus import Corpus, Labels, segments
 from brainscan.monitoring.figures import FALSE_ALARMS, threshold_at
 from brainscan.monitoring.jumps import QUANTILE
-from brainscan.monitoring.probes import Candidate, logistic_fit
+from brainscan.monitoring.probes import Candidate
 from brainscan.monitoring.scores import AGGREGATES, JOINT, ROLES, Aggregate, Aggregator, Detector
 from brainscan.shapes import Float, Int, Tensor
+from brainscan.stats.logistic import logistic_fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

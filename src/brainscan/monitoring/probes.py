@@ -16,26 +16,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from brainscan.dictionaries import Dictionary
 from brainscan.monitoring.bank import Concept
 from brainscan.monitoring.corpus import NEUTRAL, Corpus, Labels
 from brainscan.monitoring.scores import JOINT
 from brainscan.shapes import Bool, Float, Tensor
+from brainscan.stats.logistic import logistic_fit
 
 SPARSE = 16
 """Latents of a sparse probe."""
 
 PENALTY = 0.1
-"""Of the squared weights, beside the mean log-loss."""
+"""Of the squared weights, beside the weighted log-loss."""
 
 SHARES = {"near": 0.3, "texts": 0.3, "neutral": 0.2, "dialogue": 0.2}
 """What each kind of text that is not the concept's counts for among such. Benign answers are of all
 sorts of subjects: they count for dangers alone."""
 
 _SPARSE_PENALTY = 1e-3
-_ROUNDS = 100
 
 
 class Candidate(NamedTuple):
@@ -110,7 +109,7 @@ def dense_candidates(
     outside = (w * ~y).T @ x / (w * ~y).sum(0)[:, None]
     difference = inside - outside
     middle = -((inside + outside) / 2 * difference).sum(1)
-    slopes, bias = logistic_fit((x - mean) / spread, y, w)
+    slopes, bias = logistic_fit((x - mean) / spread, y, w, PENALTY)
     slopes = slopes / spread
     return [
         Candidate(hookpoint, method, vectors, offset, [], everything @ vectors.T + offset)
@@ -214,40 +213,6 @@ def _texts(
     each = torch.zeros(n, weights.shape[1]).index_add_(0, corpus.owners, weights)
     seen = each.sum(1) > 0
     return means[seen], each[seen], labels[seen]
-
-
-def logistic_fit(
-    x: Float[Tensor, "token d"],
-    y: Bool[Tensor, "token c"],
-    w: Float[Tensor, "token c"],
-    penalty: float = PENALTY,
-) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
-    """Weighted logistic regressions, one for each column; weights and biases.
-
-    Args:
-        x: what is known of each token.
-        y: whether it is the concept's.
-        w: what it counts for; each column adds up to 1.
-        penalty: of the squared weights, beside the mean log-loss.
-    """
-    weight = torch.zeros(y.shape[1], x.shape[1], requires_grad=True)
-    bias = torch.zeros(y.shape[1], requires_grad=True)
-    target = y.float()
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ROUNDS, history_size=10, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> float:
-        solver.zero_grad()
-        scores = x @ weight.T + bias
-        worth = F.binary_cross_entropy_with_logits(scores, target, w, reduction="sum")
-        total = worth + penalty * weight.square().sum()
-        total.backward()
-        return float(total.detach())
-
-    with torch.enable_grad():
-        solver.step(loss)
-    return weight.detach(), bias.detach()
 
 
 def shuffled_labels(labels: Labels, corpus: Corpus, seed: int) -> Labels:
