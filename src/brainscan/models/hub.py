@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,8 +31,10 @@ def fetch(name: str, *, adapter: bool = False) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    # The same patterns both times: what we leave out is not missing from the cache.
+    snapshot = partial(snapshot_download, name, allow_patterns=_FILES, ignore_patterns=_NOT)
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
+        folder = Path(snapshot(local_files_only=True))
         if adapter or weight_files(folder):
             return folder
     except (LocalEntryNotFoundError, UnknownModelError):
@@ -46,7 +49,7 @@ def fetch(name: str, *, adapter: bool = False) -> Path:
         )
     try:
         with quiet_transformers():
-            return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_NOT))
+            return Path(snapshot())
     except (HfHubHTTPError, OSError) as error:
         raise _unknown(name, str(error).strip().splitlines()[0]) from error
 
