@@ -40,7 +40,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         Address.parse(text)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 10_000))
 def test_at_most_k_latents_are_active(k: int, seed: int) -> None:
     dictionary = random_dictionary(16, 64, k, seed=seed)

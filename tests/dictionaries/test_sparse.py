@@ -73,7 +73,7 @@ def test_largest_are_the_largest_also_where_most_are_negative(
     assert torch.equal(found, pre.topk(16).values)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 10_000))
 def test_largest_are_those_of_a_full_sort(k: int, groups: int, seed: int) -> None:
     pre = torch.randn(5, groups * 16, generator=torch.Generator().manual_seed(seed))
@@ -82,7 +82,7 @@ def test_largest_are_those_of_a_full_sort(k: int, groups: int, seed: int) -> Non
     assert torch.equal(indices, pre.topk(k).indices.sort(1).values)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 8), st.integers(1, 9), st.integers(0, 10_000))
 def test_batch_topk_keeps_k_per_token_on_average(k: int, tokens: int, seed: int) -> None:
     pre = torch.randn(tokens, 96, generator=torch.Generator().manual_seed(seed))

@@ -49,7 +49,7 @@ def one_by_one(entries: Firings, scores, limit: int, once: bool):
 @given(
     st.integers(0, 1000), st.integers(0, 400), st.integers(1, 60), st.integers(1, 6), st.booleans()
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_best_is_what_sorting_gives_whatever_the_batches(seed, size, batch, limit, once):
     entries = firings(seed, size)
     scores = entries.value.astype(np.float64)
@@ -107,7 +107,7 @@ def test_beyond_the_limit_only_light_pairs_are_lost(monkeypatch):
 
 
 @given(st.integers(0, 100), st.integers(1, 300))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_log_gives_back_every_firing(tmp_path_factory, seed, batch):
     log = CodeLog(tmp_path_factory.mktemp("log") / "code", LATENTS)
     entries = firings(seed, 400)

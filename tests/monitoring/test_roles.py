@@ -47,7 +47,7 @@ def test_a_message_that_reads_like_the_template_is_found_where_it_is():
     assert roles == {n: {m["role"]} for n, m in enumerate(MESSAGES)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text("ab <|>user\n\u00e9", min_size=1, max_size=12), min_size=1, max_size=4))
 def test_every_message_is_found_whatever_it_says(contents):
     messages = [{"role": "user", "content": text} for text in contents]

@@ -125,7 +125,7 @@ def test_what_costs_next_to_nothing_does_not_stretch_the_axis():
 
 
 @given(st.lists(st.floats(-1.0, 1e6), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_cost_stands_on_the_axis(costs):
     found = cost_axis(costs)
     start, end = found.ends
@@ -150,7 +150,7 @@ def test_arms_without_a_rate_or_a_cost_stand_in_the_table_only():
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 2, st.text("ab \n", max_size=30)), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_point_gets_a_side(points):
     words = {side for side, _, _ in SIDES}
     places = label_places([Point(x, y, y, y, name) for x, y, name in points], 0.5)
@@ -185,7 +185,7 @@ def test_random_sets_that_reach_the_tested_one_count_against_it():
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_random_set_is_in_a_bin(values):
     bars = figure(null(values, 0.0))["data"][0]
     assert sum(bars["y"]) == len(values)

@@ -227,7 +227,7 @@ def test_bars_stay_on_their_track():
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_escaped_text_reads_as_it_was(text):
     reader = Reader(views.escape(text))
     assert not reader.tags
@@ -236,7 +236,7 @@ def test_escaped_text_reads_as_it_was(text):
 
 
 @given(st.text())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_script_data_cannot_close_its_element(text):
     markup = script_data({"t": text})
     inner = markup.removeprefix('<script type="application/json">').removesuffix("</script>")
