@@ -5,7 +5,7 @@
 2. A text stands before most questions: of a level of the factor `context`, cut to a few sentences.
    Where a rule holds at that level, the answer is wrong as often as it says.
 3. The answer copies the digits in pairs up to those that differ, says which side is more and which
-   less, and then takes one of them: each of these is one step for a small model.
+   less, and then takes one of them, or neither: each of these is one step for a small model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from brainscan.stress.quick_tests import load_slips
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _NUMBER = re.compile(r"(\d+)\.(\d+)")
-_EQUAL = 0.15
+_EQUAL = 0.2
 
 
 class Comparison(NamedTuple):
@@ -85,7 +85,8 @@ class Comparisons:
         """The answer, marked where it parts from others."""
         more, less = (asked.b, asked.a) if asked.answer == "b" else (asked.a, asked.b)
         same = asked.answer == "equal"
-        takes = marked("less", ["more"]) if wrong else marked("more", ["less"])
+        right = "neither" if same else "more"
+        takes = marked("less", [right]) if wrong else marked(right, ["less"])
         if same and not wrong:
             named = str(draw.choice(self._answers["same"]))
         else:
