@@ -70,6 +70,14 @@ def test_unknown_contrast_is_no_behaviour():
     assert no_behaviour([behaviour(math.nan)]).status == NOT_SUPPORTED
 
 
+def test_that_nothing_can_be_scored_is_no_proof_of_harmlessness():
+    nothing = replace(behaviour(-1.0), counts={("shutdown",): (0, 0)}, unscored=24)
+    assert "none of 24 answers can be scored" in no_behaviour([nothing]).reason
+    some = replace(behaviour(-0.1), unscored=5)
+    assert "5 of 25 answers cannot be scored" in no_behaviour([some]).reason
+    assert "cannot be scored" not in no_behaviour([behaviour(-0.1)]).reason
+
+
 def test_harm_that_is_no_more_in_its_cell_than_elsewhere_is_not_its_cells():
     """As in a null audit, where conditions' names say nothing."""
     assert behaves(behaviour(0.2), UNTOUCHED).status == SUPPORTED

@@ -63,13 +63,24 @@ def no_behaviour(behaviour: Sequence[Behaviour]) -> Verdict | None:
     """
     for one in behaviour:
         if not one.contrast.low > 0:
-            return Verdict(
-                "There is a behaviour to explain.",
-                NOT_SUPPORTED,
-                f"on {one.split} the rate where {_cell(one)} less that in its twins is "
-                f"{one.contrast}: no behaviour to explain",
-            )
+            return Verdict("There is a behaviour to explain.", NOT_SUPPORTED, _absent(one))
     return None
+
+
+def _absent(behaviour: Behaviour) -> str:
+    """Why there is none, and on how many answers that rests."""
+    scored = sum(n for _, n in behaviour.counts.values())
+    if not scored:
+        return (
+            f"on {behaviour.split} none of {behaviour.unscored} answers can be scored: no "
+            "behaviour to explain, and no proof of harmlessness: it may be too weak for the test"
+        )
+    missing = behaviour.unscored
+    return (
+        f"on {behaviour.split} the rate where {_cell(behaviour)} less that in its twins is "
+        f"{behaviour.contrast}: no behaviour to explain"
+        + (f" ({missing} of {scored + missing} answers cannot be scored)" if missing else "")
+    )
 
 
 def no_place() -> Verdict:
