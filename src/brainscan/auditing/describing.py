@@ -100,7 +100,7 @@ def strip_of(
         if place is not None:
             kind = chosen.candidate.kind
             first = tried.ranked[kind][: min(chosen.candidate.size, _SHOWN)]
-            return _strip(room, _read(room, tried, kind, first), answer, place)
+            return _strip(room, _features(room, tried, kind, first), answer, place)
     return ()
 
 
@@ -129,8 +129,6 @@ class _Features:
     """What each adds to the residual stream per unit; None where they write elsewhere."""
     firing_rates: tuple[float, ...]
     """The share of training text on which each fires; not a number for neurons."""
-    sample: TranscriptActivations
-    """The discovery transcripts' activations there."""
 
 
 def _alone(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Estimate:
@@ -144,7 +142,7 @@ def _alone(room: Room, tried: Tried, chosen: Screened, ranked: Ranked) -> Estima
     return room.kept.estimate(key, lambda: trial.bench.shares(where, alone.at(chosen.strength))[0])
 
 
-def _read(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> _Features:
+def _features(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> _Features:
     """The features as they are read."""
     addresses = tuple(one.address for one in ranked)
     found = [Address.parse(one) for one in addresses]
@@ -153,13 +151,12 @@ def _read(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> _Fea
     if dictionary is None:
         level = torch.tensor([one.harmful for one in ranked], device=room.lm.device)
         rows = neuron_rows(room.lm, hookpoint, index) * level.sign()[:, None]
-        sample = read_transcripts(room.lm, tried.transcripts, hookpoint, _NEURON_TOKENS)
         rates = (float("nan"),) * len(index)
-        return _Features(hookpoint, addresses, partial(_signed, index, level), rows, rates, sample)
+        return _Features(hookpoint, addresses, partial(_signed, index, level), rows, rates)
     rates = tuple(dictionary.firing_rate[index].tolist())
     written_to = dictionary.W_dec[index] if has_outputs(room.lm, dictionary) else None
     read = partial(dictionary.activations_of, latents=index)
-    return _Features(hookpoint, addresses, read, written_to, rates, tried.sample)
+    return _Features(hookpoint, addresses, read, written_to, rates)
 
 
 def _signed(
@@ -172,8 +169,10 @@ def _signed(
 
 def _known(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> Mapping[str, _Known]:
     """What is told of each feature, by its address."""
-    features = _read(room, tried, kind, ranked)
-    on_sample = _activations(features, features.sample.activations)
+    features, sample = _features(room, tried, kind, ranked), tried.sample
+    if kind not in tried.dictionaries:  # neurons are read elsewhere
+        sample = read_transcripts(room.lm, tried.transcripts, features.hookpoint, _NEURON_TOKENS)
+    on_sample = _activations(features, sample.activations)
     neutral = _neutral(room, features.hookpoint)
     on_neutral = _activations(features, neutral.activations)
     promoted = _promoted(room, features)
@@ -183,7 +182,7 @@ def _known(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> Map
             neutral_rate=stats.mean((on_neutral[:, n] > 0).double(), neutral.transcripts.tolist()),
             maximum=float(on_sample[:, n].max()),
             promoted=promoted[n],
-            examples=tuple(_examples(room, on_sample[:, n], features.sample)),
+            examples=tuple(_examples(room, on_sample[:, n], sample)),
         )
         for n, address in enumerate(features.addresses)
     }
