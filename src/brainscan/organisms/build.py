@@ -36,7 +36,7 @@ CARD = "card.md"
 
 _AT_ONCE = 64
 _OWN = "own_answers.json"
-_OWN_SAMPLES = 3
+_OWN_SAMPLES = 2
 _OWN_TOKENS = 48
 
 
