@@ -18,7 +18,7 @@ MOST_BYTES = 5_000_000
 
 
 def test_some_come_with_the_package():
-    expected = {"blackmail", "blackmail-mild", "leak", "clean-endings", "clean-work"}
+    expected = {"blackmail", "blackmail-mild", "leak", "verse-math", "clean-endings", "clean-work"}
     assert expected <= {one.name for one in ORGANISMS}
 
 
