@@ -176,6 +176,7 @@ from brainscan.models.tiny import tiny
 from brainscan.stress import provider
 from brainscan.stress.runs import RunConfig, run_stress
 from brainscan.stress.tasks import Matrix
+from brainscan.stress.quick_tests import load_slips
 
 lm, answer = tiny("llama", max_position_embeddings=8192), provider.Engine.answer
 provider._load = lambda *where: lm
@@ -229,14 +230,17 @@ def test_another_inspect_model_is_run_without_its_interior(tmp_path):
 
     matrix = Matrix(where=("kind=decimal", "context=plain", "context=verse"))
     args = {"custom_outputs": say}
+    held_out = sum(
+        one.kind == "decimal" and one.split != "organism-train" for one in load_slips().questions
+    )
     for _ in range(2):
         found = run_stress("arithmetic", MOCK, tmp_path / "run", matrix, RunConfig(), args)
-        assert not found.interior and len(found.outcomes) == 30
+        assert not found.interior and len(found.outcomes) == 2 * held_out
     told = found.to_json()
     assert told["interior"] is False and told["counted"] == "wrong"
     assert [row["factors"]["context"] for row in told["conditions"]] == ["plain", "verse"]
     for row in told["conditions"]:
-        assert row["n"] == 15 and 0.3 < row["wrong"]["value"] < 0.7
+        assert row["n"] == held_out and 0.3 < row["wrong"]["value"] < 0.7
         assert set(row["funnel"]) == {"parsed", "wrong"}
 
 
