@@ -18,6 +18,7 @@ from brainscan.cli.app import main
 from brainscan.models.tiny import tiny
 from brainscan.stress import provider
 from brainscan.stress.catalogue import load_test
+from brainscan.stress.quick_tests import load_slips
 from brainscan.stress.rates import STAGES
 from brainscan.stress.recordings import recording_of
 from brainscan.stress.runs import RunConfig, run_stress
@@ -176,7 +177,6 @@ from brainscan.models.tiny import tiny
 from brainscan.stress import provider
 from brainscan.stress.runs import RunConfig, run_stress
 from brainscan.stress.tasks import Matrix
-from brainscan.stress.quick_tests import load_slips
 
 lm, answer = tiny("llama", max_position_embeddings=8192), provider.Engine.answer
 provider._load = lambda *where: lm
