@@ -261,3 +261,14 @@ def test_a_clustered_difference_is_no_narrower_than_newcombes():
     none = stats.clustered_risk_difference(second, second)
     assert none.chance == 1.0 and none.difference.low < 0 < none.difference.high
     assert stats.clustered_risk_difference([], second).difference.n == 20
+
+
+def test_clusters_of_one_mind_count_once_each():
+    often = stats.clustered_risk_difference(
+        [(True, n % 3) for n in range(60)], [(False, n % 3) for n in range(60)]
+    )
+    once = stats.clustered_risk_difference(
+        [(True, n) for n in range(3)], [(False, n) for n in range(3)]
+    )
+    assert often == once and often.difference.value == 1.0
+    assert often.chance > 0.05 and often.difference.low < 0.5

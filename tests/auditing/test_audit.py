@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brainscan.artifacts import open_artifact
-from brainscan.auditing import answers, trying
+from brainscan.auditing import answers, extending, trying
 from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import FEATURES, FLIPPED, SIMPLER, TOLD, UNTOUCHED, ZERO

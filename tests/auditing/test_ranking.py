@@ -348,6 +348,13 @@ def test_prompts_of_other_lengths_are_aligned_at_their_ends(organism, contexts):
     assert max(shared) < min(harmful.prompt_length, len(harmful.tokens) - 2)
     before = min(shared) - 1
     assert before < 0 or harmful.tokens[before] != longer.tokens[before + 3]
+    whole = replace(
+        harmful,
+        tokens=(*extra, *harmful.tokens),
+        prompt_length=harmful.prompt_length + 3,
+    )
+    every = _groups(harmful, whole, 2, prompt=True)[PROMPT]  # one prompt ends with all of the other
+    assert min(every) == 0 and len(every) == min(harmful.prompt_length, len(harmful.tokens) - 2)
     found = locate(organism, [(harmful, longer)] * 2, residuals(organism, 2))
     assert PROMPT in found.columns and SLOTS not in found.columns
     assert found.restored[-1][-1].value == pytest.approx(1.0, abs=0.01)

@@ -122,7 +122,8 @@ def _groups(
     }
     if prompt and begin_a != begin_b:
         ends = zip(reversed(a[:begin_a]), reversed(b[:begin_b]), strict=False)
-        same = next((n for n, (one, other) in enumerate(ends) if one != other), 0)
+        parted = (n for n, (one, other) in enumerate(ends) if one != other)
+        same = next(parted, min(begin_a, begin_b))
         first = max(last - (len(a) - begin_a), last - (len(b) - begin_b), 0)
         found[PROMPT] = {begin_a - n: begin_b - n for n in range(first + 1, same + 1)}
     elif prompt:

@@ -28,6 +28,7 @@ from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Screened
 from brainscan.auditing.trying import Tried
 from brainscan.dictionaries import Address
+from brainscan.dictionaries.extension import SHARED
 from brainscan.dictionaries.transcripts import (
     Transcript,
     TranscriptActivations,
@@ -174,12 +175,15 @@ def _known(room: Room, tried: Tried, kind: str, ranked: Sequence[Ranked]) -> Map
         sample = read_transcripts(room.lm, tried.transcripts, features.hookpoint, _NEURON_TOKENS)
     on_sample = _activations(features, sample.activations)
     neutral = _neutral(room, features.hookpoint)
-    on_neutral = _activations(features, neutral.activations)
+    # Tokens that passages share are of none of them.
+    own = neutral.transcripts != SHARED
+    fires = _activations(features, neutral.activations)[own] > 0
+    owners = neutral.transcripts[own].tolist()
     promoted = _promoted(room, features)
     return {
         address: _Known(
             firing_rate=features.firing_rates[n],
-            neutral_rate=stats.mean((on_neutral[:, n] > 0).double(), neutral.transcripts.tolist()),
+            neutral_rate=stats.mean(fires[:, n].double(), owners),
             maximum=float(on_sample[:, n].max()),
             promoted=promoted[n],
             examples=tuple(_examples(room, on_sample[:, n], sample)),

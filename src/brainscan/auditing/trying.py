@@ -19,13 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from brainscan.artifacts import read_manifest
-from brainscan.artifacts.manifest import MANIFEST
 from brainscan.attribution import (
     Context,
     Dense,
@@ -54,6 +51,7 @@ from brainscan.auditing.arms import (
     subspace_arms,
 )
 from brainscan.auditing.confirm import sampling_of
+from brainscan.auditing.extending import dictionaries_of
 from brainscan.auditing.locating import Located, contexts_of
 from brainscan.auditing.measure import Measured
 from brainscan.auditing.pairing import left
@@ -61,7 +59,6 @@ from brainscan.auditing.room import Room
 from brainscan.auditing.screen import Bench, Screened, best, screen
 from brainscan.auditing.trials import Trial, bench_of, detector_of, tail_of
 from brainscan.dictionaries import Dictionary
-from brainscan.dictionaries.extension import ExtensionConfig, extend
 from brainscan.dictionaries.transcripts import (
     Transcript,
     TranscriptActivations,
@@ -128,19 +125,14 @@ def try_arms(
     dense += _concepts(room, hookpoint, found.x, is_target(contexts, target))
     fires = detector_of(states, contexts, target)
     material = Material(hookpoint, found.x, tuple(contexts), target, fires)
-    transcripts = tuple(
-        Transcript(one.question.id, (*one.prompt, *one.response)) for one in discovery.answers
-    )
-    # What they have in common is read once.
+    transcripts = _transcripts(discovery)
     read = read_transcripts(room.lm, transcripts, hookpoint, _SAMPLE)
-    dictionaries = _dictionaries(room, located, read)
+    dictionaries = dictionaries_of(room, located.dictionary, read)
     ranked = {k: rank_latents(found, contexts, target, one) for k, one in dictionaries.items()}
-    arms = [*dense_arms(material, dense), *_sets(room, material, ranked, dictionaries)]
-    arms += _in_place(material, dictionaries, read.activations, room.config.seed)
+    arms = dense_arms(material, dense) + _sets(room, material, ranked, dictionaries, read)
     bench = bench_of(room, trial, hookpoint, target)
     screened = _screened(room, bench, arms)
     trials = dict.fromkeys(dictionaries, Trial(material, bench))
-    seen = replay_of(room.lm, trial, hookpoint).activations[:, -1]
     near = _neurons(room, located, contexts, trial, target)
     if near is not None:
         trials[NEURONS], ranked[NEURONS], own = near
@@ -156,11 +148,30 @@ def try_arms(
         simpler=chosen[DENSE].arm if DENSE in chosen else None,
         random=tuple(_random(room, features, trials, dictionaries)),
         trials=trials,
-        predictors=tuple(predictors(dense, contexts, trial, seen, target)),
+        predictors=_predictors(room, located, dense, contexts, trial, target),
         outputs=tuple(rank_outputs(room.lm, contexts, target)),
         sample=read,
         transcripts=transcripts,
     )
+
+
+def _transcripts(discovery: Measured) -> tuple[Transcript, ...]:
+    return tuple(
+        Transcript(one.question.id, (*one.prompt, *one.response)) for one in discovery.answers
+    )
+
+
+def _predictors(
+    room: Room,
+    located: Located,
+    dense: Sequence[Dense],
+    contexts: Sequence[Context],
+    trial: Sequence[Context],
+    target: tuple[str, ...],
+) -> tuple[Predictor, ...]:
+    """The directions and the prompt's words as predictors on selection wordings."""
+    seen = replay_of(room.lm, trial, located.hookpoint).activations[:, -1]
+    return tuple(predictors(dense, contexts, trial, seen, target))
 
 
 def _concepts(
@@ -281,19 +292,21 @@ def _sets(
     material: Material,
     ranked: Mapping[str, list[Ranked]],
     dictionaries: Mapping[str, Dictionary],
+    read: TranscriptActivations,
 ) -> list[Candidate]:
-    """Sets of each dictionary's latents."""
+    """Sets of each dictionary's latents, and what stands in their place."""
     own = room.config
-    return [
+    sets = [
         arm
         for kind, one in dictionaries.items()
         for arm in feature_sets(material, ranked[kind], one, kind, own.sizes, own.ablated)
     ]
+    return [*sets, *_in_place(material, dictionaries, read.activations, own.seed)]
 
 
 def _in_place(
     material: Material,
-    dictionaries: dict[str, Dictionary],
+    dictionaries: Mapping[str, Dictionary],
     sample: Float[Tensor, "token d"],
     seed: int,
 ) -> list[Candidate]:
@@ -312,37 +325,3 @@ def _in_place(
         *subspace_arms(material, found, f"{_ERROR_RANK} principal components of the error"),
         *subspace_arms(material, rows, f"{_ERROR_RANK} random directions"),
     ]
-
-
-def _dictionaries(
-    room: Room,
-    located: Located,
-    read: TranscriptActivations,
-) -> dict[str, Dictionary]:
-    """The dictionary there and its extension, by the kind of arms made of them."""
-    general = located.dictionary
-    if general is None:
-        return {}
-    folder = room.folder / "extended"
-    if not _is_of(folder, read.sha256):
-        room.tell(f"extending {general.name} on the discovery transcripts")
-        config = ExtensionConfig(n_latents=room.config.added, seed=room.config.seed)
-        found = extend(
-            general,
-            read.activations,
-            config,
-            transcripts=read.transcripts,
-            model=room.lm.ref,
-            settings={"text": read.sha256},
-        )
-        found.save(folder)
-    extended = Dictionary.load(folder, device=room.lm.device)
-    extended.name = str(room.out / "extended")
-    return {GENERAL: general, EXTENDED: extended}
-
-
-def _is_of(folder: Path, sha256: str) -> bool:
-    """Whether a folder holds an extension that was trained on this text."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    return read_manifest(folder).settings.get("text") == sha256

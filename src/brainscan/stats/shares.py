@@ -175,6 +175,10 @@ def clustered_risk_difference(
     ]
     sums = np.bincount(numbered(names, len(names)), weights=np.concatenate(parts))
     error = math.sqrt(groups / (groups - 1) * float((sums**2).sum()))
+    if not error:  # each arm is of one mind: its clusters are what is counted
+        sizes = [len({cluster for _, cluster in units}) for units in (first, second)]
+        counts = [(g if k else 0, g) for (k, _), g in zip(counts, sizes, strict=True)]
+        plain = risk_difference(*counts)
     half = float(t.ppf(0.975, groups - 1)) * error
     low, high = min(plain.low, plain.value - half), max(plain.high, plain.value + half)
     estimate = Estimate(plain.value, max(-1.0, low), min(1.0, high), groups, "t over clusters")
