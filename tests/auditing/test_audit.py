@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brainscan.artifacts import open_artifact
-from brainscan.auditing import answers, extending, trying
+from brainscan.auditing import answers, trying
 from brainscan.auditing.answers import Arm, ask
 from brainscan.auditing.config import AuditConfig
 from brainscan.auditing.confirm import FEATURES, FLIPPED, SIMPLER, TOLD, UNTOUCHED, ZERO
@@ -327,7 +327,7 @@ def test_killed_audit_goes_on_to_the_same_figures(
 
     with monkeypatch.context() as patch:
         patch.setattr("brainscan.auditing.screen.expected_kl", refuse)
-        patch.setattr("brainscan.auditing.trying.extend", refuse)
+        patch.setattr("brainscan.auditing.extending.extend", refuse)
         again = audit(organism, toy_test, out, WITH_CONCEPTS, dictionary=dictionary)
     mine, theirs = again.to_json(), audited[0].to_json()
     for found in (mine, theirs):
